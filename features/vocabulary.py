@@ -1,0 +1,66 @@
+"""The known categories of one field: canonical texts in index order, held as two arrays.
+
+A Python list of a million strings costs 100 MB in every process; UTF-8 bytes and their ends cost
+what the text costs, can be memory-mapped, and are only decoded when a person asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+
+class Vocabulary:
+    """Immutable sequence of texts.
+
+    Args:
+        text: `[bytes]` uint8, the UTF-8 of all texts one after another.
+        ends: `[categories]` int64, where each text ends in `text`, counted from `start`.
+        start: where the first text begins in `text`.
+    """
+
+    def __init__(self, text: NDArray[np.uint8], ends: NDArray[np.int64], start: int = 0) -> None:
+        self.text = text
+        self.ends = ends
+        self.start = start
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> Vocabulary:
+        """Vocabulary holding `texts` in their order."""
+        encoded = [text.encode() for text in texts]
+        ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
+        return cls(np.frombuffer(b"".join(encoded), np.uint8), ends)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __iter__(self) -> Iterator[str]:
+        return (text.decode() for text in self.encoded())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Vocabulary) and list(self.encoded()) == list(other.encoded())
+
+    def __hash__(self) -> int:
+        return hash(self.packed())
+
+    def encoded(self) -> Iterator[bytes]:
+        """Each text as UTF-8."""
+        text = self.packed()
+        begin = 0
+        for end in self.ends.tolist():
+            yield text[begin:end]
+            begin = end
+
+    def packed(self) -> bytes:
+        """All texts one after another, UTF-8."""
+        last = int(self.ends[-1]) if len(self.ends) else 0
+        return self.text[self.start : self.start + last].tobytes()
+
+    def hashes(self, seed: int) -> NDArray[np.uint64]:
+        """`features.canonical.hash_text` of every text, `[categories]`."""
+        digest = xxhash.xxh3_64_intdigest
+        hashes = [digest(text, seed) or 1 for text in self.encoded()]
+        return np.array(hashes, np.uint64)
