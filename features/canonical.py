@@ -20,7 +20,7 @@ from features.errors import FeatureError
 LARGEST_EXACT = 2**53
 
 
-def canonical_text(value: str | float | bool) -> str:
+def canonical_text(value: str | int | float) -> str:
     """Text under which a category is known.
 
     Raises:

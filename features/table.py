@@ -38,7 +38,7 @@ class HashTable:
         self._hashes = slots[:, 0]
         self._indices = slots[:, 1]
         # Indexing a memoryview gives a Python int without a numpy scalar in between.
-        self._flat = memoryview(slots).cast("B").cast("Q")
+        self._flat = slots.data.cast("B").cast("Q")
 
     @classmethod
     def build(cls, hashes: NDArray[np.uint64], indices: NDArray[np.int64]) -> HashTable:

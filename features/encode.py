@@ -1,0 +1,338 @@
+"""Canonical columns -> index matrix (and weights): one set of rules for trainer and service.
+
+A canonical column is
+- of a number: float64 `[rows]`, NaN where missing;
+- of a category: uint64 `[rows]`, `features.canonical.hash_text` of each value, 0 where missing;
+- of a multi field: uint64 `[rows, max_values]`, values first, 0 behind them.
+
+Fields of one kind are encoded together, so that a thousand rows of forty fields cost a few numpy
+calls. No index can leave its field's range: a known category's index comes from the table built
+with the schema, everything else is computed inside the range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from features.canonical import canonical_text
+from features.errors import FeatureError
+from features.schema import BucketField, CategoricalField, Field, Schema, Side, ValueField
+from features.table import HashTable
+
+Columns = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Rows of one side, ready for the graph.
+
+    Args:
+        index: `[rows, slots]` int64, indices into the fused tables.
+        weight: `[rows, slots]` float32, or None for a side whose weights are all 1.
+    """
+
+    index: NDArray[np.int64]
+    weight: NDArray[np.float32] | None
+
+
+class Encoder:
+    """Encodes the rows of one side; immutable, safe to share between threads.
+
+    Args:
+        schema: the fields.
+        side: which of them.
+        table: of the same schema, from `Schema.build_table` or `load_schema`.
+    """
+
+    def __init__(self, schema: Schema, side: Side, table: HashTable) -> None:
+        self.fields = schema.side(side)
+        self.slots = schema.slots(side)
+        self.is_weighted = schema.is_weighted(side)
+        self._seeds = {
+            member.name: schema.text_seed(member)
+            for member in self.fields
+            if isinstance(member, CategoricalField)
+        }
+        self._parts = _parts(schema, self.fields, table)
+
+    def encode(self, columns: Columns, rows: int) -> Encoded:
+        """Indices and weights of canonical columns; a column that is absent is all missing.
+
+        Raises:
+            FeatureError: a value that its field's policy rejects (codes `missing_value`,
+                `unknown_category`); the message names the first field and row.
+        """
+        index = np.empty((rows, self.slots), np.int64)
+        weight = np.ones((rows, self.slots), np.float32) if self.is_weighted else None
+        for part in self._parts:
+            part.encode(columns, index, weight)
+        return Encoded(index, weight)
+
+    def columns_from_values(
+        self, values: Mapping[str, Sequence[Any]]
+    ) -> tuple[Columns, dict[str, int]]:
+        """Canonical columns of values as JSON gives them, None where missing.
+
+        Args:
+            values: field name -> `[rows]` numbers, categories or, for multi fields, lists.
+
+        Returns:
+            The columns, and for each multi field how many rows held more than `max_values`.
+
+        Raises:
+            FeatureError: a category is a number beyond 2^53 (code `out_of_range`).
+        """
+        columns: dict[str, NDArray[Any]] = {}
+        truncated: dict[str, int] = {}
+        for member in self.fields:
+            column = values.get(member.name)
+            if column is None:
+                continue
+            if not isinstance(member, CategoricalField):
+                columns[member.name] = np.array(column, np.float64)
+            elif member.multi:
+                lists = [_known_values(items) for items in column]
+                long = sum(len(items) > member.max_values for items in lists)
+                if long:
+                    truncated[member.name] = long
+                columns[member.name] = self._hash_lists(member, lists)
+            else:
+                columns[member.name] = _hashes(column, self._seeds[member.name])
+        return columns, truncated
+
+    def _hash_lists(
+        self, member: CategoricalField, lists: Sequence[Sequence[Any]]
+    ) -> NDArray[np.uint64]:
+        width = member.max_values
+        kept = [items[:width] for items in lists]
+        lengths = np.array([len(items) for items in kept], np.int64)
+        flat = _hashes([item for items in kept for item in items], self._seeds[member.name])
+        return left_aligned(flat, lengths, width)
+
+
+def left_aligned(
+    flat: NDArray[np.uint64], lengths: NDArray[np.int64], width: int
+) -> NDArray[np.uint64]:
+    """`[rows, width]` with row i's `lengths[i]` (at most `width`) hashes first and 0 behind."""
+    column = np.zeros((len(lengths), width), np.uint64)
+    column[np.arange(width) < lengths[:, None]] = flat
+    return column
+
+
+def _known_values(items: Sequence[Any] | None) -> Sequence[Any]:
+    if items is None:
+        return ()
+    return [item for item in items if item is not None] if None in items else items
+
+
+def _hashes(values: Sequence[Any], seed: int) -> NDArray[np.uint64]:
+    digest = xxhash.xxh3_64_intdigest
+    # `or 1`: as canonical.hash_text, written out here because a call per value costs as much
+    # as the hash itself.
+    hashes = [
+        0
+        if value is None
+        else digest((value if value.__class__ is str else canonical_text(value)).encode(), seed)
+        or 1
+        for value in values
+    ]
+    return np.array(hashes, np.uint64)
+
+
+class _Part(Protocol):
+    """Some fields of one kind, and where their slots lie."""
+
+    def encode(
+        self, columns: Columns, index: NDArray[np.int64], weight: NDArray[np.float32] | None
+    ) -> None: ...
+
+
+def _parts(schema: Schema, fields: Sequence[Field], table: HashTable) -> list[_Part]:
+    parts: list[_Part] = []
+    single: list[tuple[CategoricalField, int, int]] = []
+    slot = 0
+    for member in fields:
+        first = schema.ranges[member.name].start
+        if isinstance(member, BucketField):
+            parts.append(_Buckets(member, slot, first))
+        elif isinstance(member, ValueField):
+            parts.append(_Value(member, slot, first))
+        elif member.multi:
+            parts.append(_Multi(member, slot, first, table))
+        else:
+            single.append((member, slot, first))
+        slot += member.slots
+    if single:
+        parts.append(_Singles(single, table))
+    return parts
+
+
+def _reject(member: Field, bad: NDArray[np.bool_], code: str, found: str) -> None:
+    if bad.any():
+        raise FeatureError(f"row {int(bad.argmax())}: field '{member.name}' {found}", code)
+
+
+class _Buckets:
+    """One bucketed number."""
+
+    def __init__(self, member: BucketField, slot: int, first: int) -> None:
+        self.member, self.slot, self.first = member, slot, first
+        self.boundaries = np.array(member.boundaries, np.float64)
+
+    def encode(
+        self, columns: Columns, index: NDArray[np.int64], weight: NDArray[np.float32] | None
+    ) -> None:
+        member, column = self.member, columns.get(self.member.name)
+        if column is None:
+            column = np.full(len(index), np.nan)
+        index[:, self.slot] = np.searchsorted(self.boundaries, column, "right")
+        index[:, self.slot] += self.first + member.reserved
+        _write_missing(member, np.isnan(column), index[:, self.slot], self.first, weight, self.slot)
+
+
+class _Value:
+    """One number that multiplies its embedding."""
+
+    def __init__(self, member: ValueField, slot: int, first: int) -> None:
+        self.member, self.slot, self.first = member, slot, first
+
+    def encode(
+        self, columns: Columns, index: NDArray[np.int64], weight: NDArray[np.float32] | None
+    ) -> None:
+        member, column = self.member, columns.get(self.member.name)
+        if column is None:
+            column = np.full(len(index), np.nan)
+        missing = np.isnan(column)
+        index[:, self.slot] = self.first + member.reserved
+        assert weight is not None  # a side with a value field is weighted
+        weight[:, self.slot] = np.where(missing, 1, transform(member, column))
+        _write_missing(member, missing, index[:, self.slot], self.first, weight, self.slot)
+
+
+def transform(member: ValueField, column: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Clipped and transformed values `[rows]`: finite for every number; NaN stays NaN."""
+    clipped = np.clip(column, member.minimum, member.maximum)
+    if member.transform == "log1p":
+        return np.sign(clipped) * np.log1p(np.abs(clipped))
+    if member.transform == "standard":
+        return (clipped - member.mean) / member.deviation
+    return clipped
+
+
+def _write_missing(
+    member: Field,
+    missing: NDArray[np.bool_],
+    index: NDArray[np.int64],
+    first: int,
+    weight: NDArray[np.float32] | None,
+    slot: int,
+) -> None:
+    if not missing.any():
+        return
+    if member.missing == "reject":
+        _reject(member, missing, "missing_value", "is missing and must not be")
+    index[missing] = first
+    if member.missing == "zero" and weight is not None:
+        weight[missing, slot] = 0
+
+
+class _Categories:
+    """Hashes of one or several fields -> fused indices."""
+
+    def __init__(self, members: Sequence[tuple[CategoricalField, int]], table: HashTable) -> None:
+        self.table = table
+        self.members = [member for member, _ in members]
+        first = np.array([first for _, first in members])[:, None]
+        self.missing = first
+        self.unknown = first + np.array([[m.unknown_index or 0] for m in self.members])
+        self.hashed = [
+            (row, np.uint64(member.hash_buckets), first + member.reserved)
+            for row, (member, first) in enumerate(members)
+            if member.hash_buckets
+        ]
+
+    def find(self, hashes: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Indices `[fields, values]` and which values are unknown; where missing: anything."""
+        found = self.table.find_all(hashes.ravel()).reshape(hashes.shape)
+        for row, buckets, first in self.hashed:
+            found[row] = (hashes[row] % buckets).view(np.int64) + first
+        unknown = found < 0
+        return np.where(unknown, self.unknown, found), unknown
+
+    def zeros(self, missing: NDArray[np.bool_], unknown: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which values contribute nothing; rejects those that must not occur.
+
+        Raises:
+            FeatureError: as `Encoder.encode`.
+        """
+        zero = np.zeros(missing.shape, bool)
+        for row, member in enumerate(self.members):
+            if member.missing == "reject":
+                _reject(member, missing[row], "missing_value", "is missing and must not be")
+            if member.unknown == "reject":
+                _reject(member, unknown[row], "unknown_category", "holds an unknown category")
+            if member.missing == "zero":
+                zero[row] |= missing[row]
+            if member.unknown == "zero":
+                zero[row] |= unknown[row]
+        return zero
+
+
+class _Singles:
+    """All single-valued categorical fields, looked up in one probe."""
+
+    def __init__(self, fields: Sequence[tuple[CategoricalField, int, int]], table: HashTable):
+        self.names = [member.name for member, _, _ in fields]
+        self.slots = [slot for _, slot, _ in fields]
+        self.categories = _Categories([(member, first) for member, _, first in fields], table)
+        self.plain = all(
+            member.missing == "bucket" and member.unknown == "bucket" for member, _, _ in fields
+        )
+
+    def encode(
+        self, columns: Columns, index: NDArray[np.int64], weight: NDArray[np.float32] | None
+    ) -> None:
+        hashes = np.zeros((len(self.names), len(index)), np.uint64)
+        for row, name in enumerate(self.names):
+            if name in columns:
+                hashes[row] = columns[name]
+        missing = hashes == 0
+        found, unknown = self.categories.find(hashes)
+        index[:, self.slots] = np.where(missing, self.categories.missing, found).T
+        if not self.plain:
+            zero = self.categories.zeros(missing, unknown & ~missing)
+            if weight is not None:
+                weight[:, self.slots] = ~zero.T
+
+
+class _Multi:
+    """One multi-valued field: several slots, pooled by their weights."""
+
+    def __init__(self, member: CategoricalField, slot: int, first: int, table: HashTable) -> None:
+        self.member, self.first = member, first
+        self.slots = slice(slot, slot + member.slots)
+        self.categories = _Categories([(member, first)], table)
+
+    def encode(
+        self, columns: Columns, index: NDArray[np.int64], weight: NDArray[np.float32] | None
+    ) -> None:
+        member, shape = self.member, (len(index), self.member.slots)
+        hashes = columns.get(member.name, np.zeros(shape, np.uint64))
+        filled = hashes != 0
+        lengths = filled.sum(1)
+        found, unknown = self.categories.find(hashes.reshape(1, -1))
+        unknown = unknown.reshape(shape) & filled
+        index[:, self.slots] = np.where(filled, found.reshape(shape), self.first)
+        missing = lengths == 0
+        zero = self.categories.zeros(missing[None], unknown.any(1)[None])[0] & missing
+        share = 1 / np.maximum(lengths, 1) if member.pooling == "mean" else np.ones(len(index))
+        kept = filled & ~unknown if member.unknown == "zero" else filled
+        assert weight is not None  # a side with a multi field is weighted
+        weight[:, self.slots] = kept * share[:, None]
+        weight[missing & ~zero, self.slots.start] = 1

@@ -1,0 +1,293 @@
+"""The spec: one TOML file in which a person says what the data is and how each field is encoded.
+
+This file reads `name`, `[data]`, `[fields.*]` and `[export]`; `[model]` and `[train]` belong to
+`model.config`, which builds them with the same `section`. An unknown key is an error that names
+the nearest valid one, so that a misspelt option can never be silently ignored.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from features.canonical import canonical_text
+from features.errors import ConfigError
+from features.schema import Policy, Pooling, Side, Transform
+
+T = TypeVar("T")
+Table = Mapping[str, Any]
+
+_SECTIONS = ("name", "data", "fields", "model", "train", "export")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """Where the click log lies and what its columns mean; see DESIGN of the spec in docs."""
+
+    root: str = "."
+    train: str
+    valid: str | None = None
+    test: str | None = None
+    label: str
+    group: str | None = None
+    weight: str | None = None
+    negative_sampling_rate: float = 1.0
+    list_separator: str = "|"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.negative_sampling_rate <= 1:
+            raise ValueError("negative_sampling_rate must lie above 0 and at most at 1")
+        if not self.list_separator:
+            raise ValueError("list_separator must not be empty")
+
+    def location(self, path: str) -> str:
+        """A path of this section with `root` in front, unless it is absolute or a URL."""
+        return path if "://" in path or Path(path).is_absolute() else str(Path(self.root) / path)
+
+
+@dataclass(frozen=True)
+class LogBuckets:
+    """So many equal steps of sign(x) * log1p(|x|) between the training minimum and maximum."""
+
+    log: int
+
+    def __post_init__(self) -> None:
+        if self.log < 1:
+            raise ValueError("log must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumericSpec:
+    """A `type = "numeric"` field."""
+
+    name: str
+    side: Side = "candidate"
+    encoding: Literal["bucket", "value"] = "bucket"
+    buckets: int | LogBuckets | None = None
+    boundaries: tuple[float, ...] | None = None
+    transform: Transform | None = None
+    missing: Policy = "bucket"
+
+    def __post_init__(self) -> None:
+        if self.encoding == "value" and (self.buckets or self.boundaries):
+            raise ValueError("a value field has neither buckets nor boundaries")
+        if self.encoding == "bucket" and self.transform:
+            raise ValueError('transform needs encoding = "value"')
+        if self.buckets is not None and self.boundaries is not None:
+            raise ValueError("give buckets or boundaries, not both")
+        if isinstance(self.buckets, int) and self.buckets < 1:
+            raise ValueError("buckets must be at least 1")
+        if any(low >= high for low, high in pairwise(self.boundaries or ())):
+            raise ValueError("boundaries must be strictly increasing")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CategoricalSpec:
+    """A `type = "categorical"` field."""
+
+    name: str
+    side: Side = "candidate"
+    min_count: int | None = None
+    max_size: int | None = None
+    hash_buckets: int | None = None
+    vocabulary: tuple[str | int | float | bool, ...] | None = None
+    multi: bool = False
+    max_values: int | None = None
+    pooling: Pooling | None = None
+    missing: Policy = "bucket"
+    unknown: Policy | None = None
+
+    def __post_init__(self) -> None:
+        for key in ("min_count", "max_size", "hash_buckets", "max_values"):
+            number = getattr(self, key)
+            if number is not None and number < 1:
+                raise ValueError(f"{key} must be at least 1")
+        learned = self.min_count is not None or self.max_size is not None
+        if [learned, self.hash_buckets is not None, self.vocabulary is not None].count(True) > 1:
+            raise ValueError("min_count/max_size, hash_buckets and vocabulary exclude each other")
+        if self.hash_buckets is not None and self.unknown is not None:
+            raise ValueError("a hashed field knows every category: unknown does not apply")
+        if self.unknown == "reject" and (self.max_size or (self.min_count or 1) > 1):
+            raise ValueError(
+                'unknown = "reject" would refuse rare training rows: use min_count = 1'
+            )
+        if not self.multi and (self.max_values is not None or self.pooling is not None):
+            raise ValueError("max_values and pooling need multi = true")
+        texts = [canonical_text(value) for value in self.vocabulary or ()]
+        if len(set(texts)) < len(texts):
+            raise ValueError("vocabulary lists a category twice")
+
+
+FieldSpec = NumericSpec | CategoricalSpec
+
+_FIELD_TYPES: dict[str, type[FieldSpec]] = {"numeric": NumericSpec, "categorical": CategoricalSpec}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSpec:
+    """How a run becomes a bundle."""
+
+    calibration: Literal["auto", "none", "platt", "isotonic"] = "auto"
+    precision: Literal["fp32", "int8"] = "fp32"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A whole spec, checked.
+
+    Args:
+        document: the TOML as read, with overrides applied, `name` and an absolute `data.root`.
+        model: the `[model]` table as written; `model.config` gives it meaning.
+        train: the `[train]` table as written; `model.config` gives it meaning.
+    """
+
+    name: str
+    data: DataSpec
+    fields: tuple[FieldSpec, ...]
+    model: Table
+    train: Table
+    export: ExportSpec
+    document: Table
+
+    def to_json(self) -> dict[str, Any]:
+        """The document, for `spec_from_json`."""
+        return json.loads(json.dumps(self.document))  # type: ignore[no-any-return]
+
+
+def load_spec(path: str | Path, overrides: Iterable[str] = ()) -> Spec:
+    """Spec of a TOML file.
+
+    Args:
+        path: the file; relative data paths start from its folder unless `data.root` is set.
+        overrides: `section.key=value`, the value as TOML or else taken as text; a relative
+            `data.root` given here starts from the working folder.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key is unknown, missing or out of range.
+    """
+    path = Path(path)
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{path}: cannot read the spec: {reason}") from error
+    data = document.setdefault("data", {})
+    if isinstance(data, dict):
+        data["root"] = str((path.parent / str(data.get("root", "."))).resolve())
+    for override in overrides:
+        _merge(document, _parse_override(override))
+    if isinstance(data, dict):
+        data["root"] = (
+            str(Path(data["root"]).resolve()) if "://" not in data["root"] else data["root"]
+        )
+    document.setdefault("name", path.stem)
+    try:
+        return spec_from_json(document)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error.message}") from error
+
+
+def spec_from_json(document: Table) -> Spec:
+    """Spec of an already parsed document, as `Spec.to_json` gives it.
+
+    Raises:
+        ConfigError: a key is unknown, missing or out of range.
+    """
+    _check_keys(document, _SECTIONS, "")
+    name = document.get("name")
+    if not isinstance(name, str) or not name or "/" in name or name.startswith("."):
+        raise ConfigError("name must be a non-empty text without '/' that does not begin with '.'")
+    fields = tuple(_field(key, table) for key, table in _table(document, "fields").items())
+    if not any(field.side == "candidate" for field in fields):
+        raise ConfigError("no field is on the candidate side: there is nothing to rank")
+    data = section(DataSpec, _table(document, "data"), "data")
+    for role in ("label", "weight"):
+        if getattr(data, role) in {field.name for field in fields}:
+            raise ConfigError(f"data.{role} names the column of a field")
+    return Spec(
+        name=name,
+        data=data,
+        fields=fields,
+        model=_table(document, "model"),
+        train=_table(document, "train"),
+        export=section(ExportSpec, _table(document, "export"), "export"),
+        document=document,
+    )
+
+
+def section(cls: type[T], table: Table, where: str) -> T:
+    """A frozen dataclass from a TOML table, its annotations enforced.
+
+    Args:
+        cls: the dataclass; a ValueError from its `__post_init__` becomes the error's text.
+        table: the keys as written.
+        where: what to call the table in an error, e.g. `train`.
+
+    Raises:
+        ConfigError: a key is unknown (naming the nearest valid one), absent, of the wrong type
+            or out of range.
+    """
+    _check_keys(table, [field.name for field in dataclasses.fields(cls)], where)  # type: ignore[arg-type]
+    try:
+        return msgspec.convert(table, cls)
+    except msgspec.ValidationError as error:
+        text, _, place = str(error).partition(" - at `$")
+        raise ConfigError(f"{where}{place.rstrip('`')}: {text}") from error
+
+
+def _field(name: str, table: object) -> FieldSpec:
+    where = f"fields.{name}"
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where} must be a table, [{where}]")
+    rest = dict(table)
+    kind = rest.pop("type", None)
+    if kind not in _FIELD_TYPES:
+        raise ConfigError(f"{where}.type must be one of {', '.join(_FIELD_TYPES)}")
+    if "name" in rest:
+        raise ConfigError(f"{where}: unknown key 'name'; the table's own name is the field's")
+    return section(_FIELD_TYPES[kind], {"name": name, **rest}, where)
+
+
+def _table(document: Table, key: str) -> Table:
+    table = document.get(key, {})
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"{key} must be a table, [{key}]")
+    return table
+
+
+def _check_keys(table: Table, valid: Iterable[str], where: str) -> None:
+    valid = list(valid)
+    for key in table:
+        if key not in valid:
+            near = difflib.get_close_matches(key, valid, 1, 0.0)
+            place = f"{where}.{key}" if where else key
+            raise ConfigError(f"unknown key '{place}'; the nearest valid one is '{near[0]}'")
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"override '{text}' is not of the form section.key=value")
+    for written in (value, json.dumps(value.strip())):
+        try:
+            return tomllib.loads(f"{key} = {written}")
+        except tomllib.TOMLDecodeError:
+            continue
+    raise ConfigError(f"override '{text}': '{key}' is not a key such as train.epochs")
+
+
+def _merge(document: dict[str, Any], extra: Table) -> None:
+    for key, value in extra.items():
+        if isinstance(value, dict) and isinstance(document.get(key), dict):
+            _merge(document[key], value)
+        else:
+            document[key] = value
