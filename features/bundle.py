@@ -1,0 +1,214 @@
+"""The bundle: the folder `ROOT/NAME/VERSION/` that is all that crosses from offline to online.
+
+Rules:
+- It is written under a temporary name, every file and the folder fsynced, then renamed: a folder
+  with an integer name is complete. It is never modified afterwards: its files are memory-mapped.
+- `manifest.json` names every other file with its SHA-256. A file that is not listed, a link, or a
+  name with a path in it is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from features.errors import BundleError, SchemaError
+from features.schema import Schema
+from features.schema_file import fingerprint, load_schema
+from features.table import HashTable
+
+BUNDLE_FORMAT = 1
+MANIFEST_FILE = "manifest.json"
+MODEL_FILE = "model.onnx"
+MODEL_DATA_FILE = "model.onnx.data"
+GOLDEN_FILE = "golden.json"
+REFERENCE_FILE = "reference.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a bundle says of itself.
+
+    Args:
+        created: UTC time of export, ISO 8601.
+        metrics: {"uncalibrated": {"valid": {...}, "test": {...}}, "calibrated": {the same}}.
+        calibration: the fitted map from logit to score, by name, with its parameters.
+        inputs: names of the graph's inputs.
+        outputs: names of the graph's outputs.
+        files: SHA-256, in hex, of every file but the manifest.
+    """
+
+    name: str
+    version: int
+    created: str
+    spec_fingerprint: str
+    data_fingerprint: str
+    schema_fingerprint: str
+    metrics: dict[str, dict[str, dict[str, float]]]
+    calibration: dict[str, Any]
+    precision: str
+    inputs: list[str]
+    outputs: list[str]
+    files: dict[str, str] = dataclasses.field(default_factory=dict)
+    format: int = BUNDLE_FORMAT
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose files have been checked against its manifest."""
+
+    path: Path
+    manifest: Manifest
+    schema: Schema
+    table: HashTable
+
+    @property
+    def model_path(self) -> Path:
+        """The ONNX graph; its external data lies beside it."""
+        return self.path / MODEL_FILE
+
+    @cached_property
+    def golden(self) -> dict[str, Any]:
+        """Requests with the scores they must get: {"tolerance", "requests": [...]}."""
+        return _read_json(self.path / GOLDEN_FILE)
+
+    @cached_property
+    def reference(self) -> dict[str, Any]:
+        """Training counts per index: {"rows", "counts": {field: [...]}}."""
+        return _read_json(self.path / REFERENCE_FILE)
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Bundle at `ROOT/NAME/VERSION`, every file checked.
+
+    Raises:
+        BundleError: a file is missing, altered, unlisted or a link, the format is another one, or
+            the schema is not the one the manifest names.
+    """
+    manifest = _read_manifest(path)
+    _check_files(path, manifest)
+    try:
+        schema, table = load_schema(path)
+    except SchemaError as error:
+        raise BundleError(error.message) from error
+    if fingerprint(schema) != manifest.schema_fingerprint:
+        raise BundleError(f"{path}: schema.json is not the schema that the manifest names")
+    return Bundle(path, manifest, schema, table)
+
+
+def versions(folder: Path) -> list[int]:
+    """Versions that lie in `ROOT/NAME`, ascending; names that are no positive integer are not."""
+    try:
+        names = [entry.name for entry in folder.iterdir() if entry.is_dir()]
+    except OSError as error:
+        raise BundleError(f"{folder}: cannot be read: {error.strerror}") from error
+    return sorted(
+        int(name) for name in names if name.isascii() and name.isdigit() and name[0] != "0"
+    )
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder beside `target` that becomes `target`, whole, when the block ends well.
+
+    Raises:
+        BundleError: `target` exists already or cannot be written.
+    """
+    if target.exists():
+        raise BundleError(f"{target} exists already; it is never overwritten")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise BundleError(f"{target}: cannot be written: {error.strerror}") from error
+    try:
+        yield folder
+        folder.chmod(0o755)
+        for file in folder.iterdir():
+            _fsync(file)
+        _fsync(folder)
+        folder.rename(target)
+        _fsync(target.parent)
+    except OSError as error:
+        raise BundleError(f"{target}: cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `manifest.json` over the files that lie in `folder`."""
+    files = {file.name: _sha256(file) for file in sorted(folder.iterdir())}
+    document = dataclasses.asdict(dataclasses.replace(manifest, files=files))
+    (folder / MANIFEST_FILE).write_text(json.dumps(document, indent=1) + "\n")
+
+
+def _read_manifest(path: Path) -> Manifest:
+    document = _read_json(path / MANIFEST_FILE)
+    if document.get("format") != BUNDLE_FORMAT:
+        raise BundleError(
+            f"{path}: bundle format {document.get('format')}, this version reads {BUNDLE_FORMAT}"
+        )
+    try:
+        manifest = msgspec.convert(document, Manifest)
+    except msgspec.ValidationError as error:
+        raise BundleError(f"{path / MANIFEST_FILE}: {error}") from error
+    if path.name.isdigit() and int(path.name) != manifest.version:
+        raise BundleError(f"{path}: the manifest says version {manifest.version}")
+    return manifest
+
+
+def _check_files(path: Path, manifest: Manifest) -> None:
+    for name in manifest.files:
+        if name != Path(name).name or name in ("", ".", ".."):
+            raise BundleError(f"{path}: the manifest lists '{name}', which leaves the folder")
+    required = {MODEL_FILE, GOLDEN_FILE, REFERENCE_FILE, "schema.json"} - manifest.files.keys()
+    if required:
+        raise BundleError(f"{path}: the manifest does not list {min(required)}")
+    unlisted = {entry.name for entry in path.iterdir()} - manifest.files.keys() - {MANIFEST_FILE}
+    if unlisted:
+        raise BundleError(f"{path}: holds {min(unlisted)}, which the manifest does not list")
+    for name, expected in manifest.files.items():
+        file = path / name
+        if file.is_symlink() or not file.is_file():
+            raise BundleError(f"{file}: missing, or not a regular file")
+        if _sha256(file) != expected:
+            raise BundleError(f"{file}: its SHA-256 is not the one in the manifest")
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not valid JSON"
+        raise BundleError(f"{file}: cannot be read: {reason}") from error
+    if not isinstance(document, dict):
+        raise BundleError(f"{file}: not a JSON object")
+    return document
+
+
+def _sha256(file: Path) -> str:
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise BundleError(f"{file}: cannot be read: {error.strerror}") from error
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

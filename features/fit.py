@@ -1,0 +1,188 @@
+"""Training rows -> schema: one pass that counts values, then bucket boundaries and vocabularies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.arrow import Categories, categories, lists, numbers
+from features.boundaries import Boundaries, log_boundaries, quantile_boundaries
+from features.canonical import canonical_text
+from features.errors import DataError, SchemaError
+from features.log import Batch
+from features.schema import (
+    BucketField,
+    CategoricalField,
+    Field,
+    Schema,
+    ValueField,
+)
+from features.spec import CategoricalSpec, FieldSpec, LogBuckets, NumericSpec, Spec
+from features.vocabulary import Vocabulary
+
+DEFAULT_BUCKETS = 32
+DEFAULT_MIN_COUNT = 2
+DEFAULT_MAX_VALUES = 8
+_MERGE_VALUES = 1 << 20
+_SEEDS = 100
+
+
+def fit_schema(spec: Spec, batches: Iterable[Batch]) -> Schema:
+    """Schema of the spec's fields, learned from the training rows.
+
+    Args:
+        spec: the fields as written.
+        batches: the rows to learn from, with a column for every field.
+
+    Raises:
+        DataError: a column does not hold what its field says, or there is no row.
+    """
+    learners = [_learner(field, spec) for field in spec.fields]
+    rows = 0
+    for batch in batches:
+        rows += batch.table.num_rows
+        for learner in learners:
+            learner.learn(batch)
+    if rows == 0:
+        raise DataError(f"{spec.data.location(spec.data.train)}: no training row")
+    fields = tuple(learner.field() for learner in learners)
+    return _without_collision(fields)
+
+
+def _without_collision(fields: tuple[Field, ...]) -> Schema:
+    for seed in range(_SEEDS):
+        schema = Schema(fields, seed)
+        try:
+            schema.build_table()
+        except SchemaError as error:
+            if error.code != "hash_collision":
+                raise
+        else:
+            return schema
+    raise SchemaError(f"none of {_SEEDS} hash seeds keeps all categories apart")
+
+
+class _NumericLearner:
+    """Distinct finite values and how often each occurs.
+
+    Memory grows with the distinct values; batches are merged once they reach `_MERGE_VALUES`.
+    """
+
+    def __init__(self, spec: NumericSpec) -> None:
+        self.spec = spec
+        self.parts: list[tuple[NDArray[np.float64], NDArray[np.int64]]] = []
+
+    def learn(self, batch: Batch) -> None:
+        column = numbers(batch, self.spec.name)
+        if self.spec.boundaries is None:
+            self.parts.append(np.unique(column[np.isfinite(column)], return_counts=True))
+            if sum(len(values) for values, _ in self.parts) > _MERGE_VALUES:
+                self.parts = [self.counted()]
+
+    def counted(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """All distinct values, ascending, and their counts."""
+        if len(self.parts) == 1:
+            return self.parts[0]
+        empty = (np.empty(0), np.empty(0, np.int64))
+        values = np.concatenate([values for values, _ in self.parts] or [empty[0]])
+        counts = np.concatenate([counts for _, counts in self.parts] or [empty[1]])
+        distinct, place = np.unique(values, return_inverse=True)
+        totals = np.zeros(len(distinct), np.int64)
+        np.add.at(totals, place, counts)
+        return distinct, totals
+
+    def field(self) -> Field:
+        spec = self.spec
+        values, counts = self.counted()
+        if spec.encoding == "value":
+            return _value_field(spec, values, counts)
+        return BucketField(
+            name=spec.name,
+            side=spec.side,
+            missing=spec.missing,
+            boundaries=self.boundaries(values, counts),
+        )
+
+    def boundaries(self, values: NDArray[np.float64], counts: NDArray[np.int64]) -> Boundaries:
+        """Given, logarithmic or learned."""
+        if self.spec.boundaries is not None:
+            return self.spec.boundaries
+        if isinstance(self.spec.buckets, LogBuckets):
+            if not len(values):
+                return ()
+            return log_boundaries(float(values[0]), float(values[-1]), self.spec.buckets.log)
+        return quantile_boundaries(values, counts, self.spec.buckets or DEFAULT_BUCKETS)
+
+
+def _value_field(
+    spec: NumericSpec, values: NDArray[np.float64], counts: NDArray[np.int64]
+) -> ValueField:
+    if not len(values):
+        raise DataError(f"column '{spec.name}': no finite number to learn a value field from")
+    mean = float(np.average(values, weights=counts))
+    deviation = float(np.sqrt(np.average((values - mean) ** 2, weights=counts)))
+    return ValueField(
+        name=spec.name,
+        side=spec.side,
+        missing=spec.missing,
+        transform=spec.transform or "none",
+        minimum=float(values[0]),
+        maximum=float(values[-1]),
+        mean=mean,
+        deviation=deviation or 1.0,
+    )
+
+
+class _CategoricalLearner:
+    """How often each category occurs."""
+
+    def __init__(self, spec: CategoricalSpec, separator: str) -> None:
+        self.spec = spec
+        self.separator = separator
+        self.max_values = (spec.max_values or DEFAULT_MAX_VALUES) if spec.multi else 1
+        self.counts: dict[str, int] = {}
+
+    def learn(self, batch: Batch) -> None:
+        column: Categories
+        if self.spec.multi:
+            column = lists(batch, self.spec.name, self.separator).first(self.max_values).values
+        else:
+            column = categories(batch, self.spec.name)
+        if self.spec.vocabulary is not None or self.spec.hash_buckets is not None:
+            return
+        counts = np.bincount(column.codes[column.codes >= 0], minlength=len(column.texts))
+        for text, count in zip(column.texts, counts.tolist(), strict=True):
+            if count:
+                self.counts[text] = self.counts.get(text, 0) + count
+
+    def field(self) -> Field:
+        spec = self.spec
+        return CategoricalField(
+            name=spec.name,
+            side=spec.side,
+            missing=spec.missing,
+            unknown=spec.unknown or "bucket",
+            vocabulary=Vocabulary.of(self.vocabulary()),
+            hash_buckets=spec.hash_buckets,
+            multi=spec.multi,
+            max_values=self.max_values,
+            pooling=spec.pooling or "mean",
+        )
+
+    def vocabulary(self) -> list[str]:
+        """Given, or by count descending, then by text; the rarer ones are trained as unknown."""
+        spec = self.spec
+        if spec.vocabulary is not None:
+            return [canonical_text(value) for value in spec.vocabulary]
+        default = 1 if spec.unknown == "reject" else DEFAULT_MIN_COUNT
+        least = spec.min_count or default
+        kept = [(-count, text) for text, count in self.counts.items() if count >= least]
+        return [text for _, text in sorted(kept)[: spec.max_size]]
+
+
+def _learner(field: FieldSpec, spec: Spec) -> _NumericLearner | _CategoricalLearner:
+    if isinstance(field, NumericSpec):
+        return _NumericLearner(field)
+    return _CategoricalLearner(field, spec.data.list_separator)

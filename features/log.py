@@ -1,0 +1,174 @@
+"""The click log on disk: one or many Parquet, CSV or TSV files, read in order and in chunks.
+
+Files of a folder or glob are taken in the order of their paths, rows in the order of the file, so
+that two readings of one location number the rows alike. In CSV and TSV every category is read as
+text (`01` keeps its zero) and an empty cell is missing.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import fsspec
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from features.errors import DataError
+
+# What a column holds: a number, or anything else (in CSV and TSV: text).
+Kind = Literal["number", "any"]
+
+BATCH_ROWS = 65_536
+_CSV_BLOCK_BYTES = 8 << 20
+_SEPARATORS = {"csv": ",", "tsv": "\t"}
+
+
+@dataclass(frozen=True)
+class ClickLog:
+    """Rows at one location.
+
+    Args:
+        location: file, folder, glob or fsspec URL of Parquet, CSV or TSV files.
+        columns: what to read, name -> kind.
+        keep_others: also read columns not named in `columns`, and go without absent ones.
+    """
+
+    location: str
+    columns: Mapping[str, Kind]
+    keep_others: bool = False
+
+    def files(self) -> list[str]:
+        """Paths of the files, in reading order.
+
+        Raises:
+            DataError: nothing lies there.
+        """
+        system, path = fsspec.core.url_to_fs(self.location)
+        try:
+            if system.isdir(path):
+                paths = [name for name in system.find(path) if _format_of(name)]
+            elif any(letter in path for letter in "*?["):
+                paths = [name for name in system.glob(path) if _format_of(name)]
+            else:
+                paths = [path] if system.exists(path) else []
+        except OSError as error:
+            raise DataError(f"{self.location}: cannot be read: {error}") from error
+        if not paths:
+            raise DataError(f"{self.location}: no such file, or no Parquet, CSV or TSV file there")
+        return sorted(paths)
+
+    def batches(self, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
+        """Batches of at most `BATCH_ROWS` rows of the half-open row range.
+
+        Raises:
+            DataError: a file cannot be read, or lacks a column.
+        """
+        row = 0
+        for path in self.files():
+            file_row = 0
+            for table in self._read(path):
+                low = max(start - row, 0)
+                high = table.num_rows if stop is None else min(stop - row, table.num_rows)
+                if high > low:
+                    yield Batch(path, file_row + low, table.slice(low, high - low))
+                row += table.num_rows
+                file_row += table.num_rows
+                if stop is not None and row >= stop:
+                    return
+
+    def _read(self, path: str) -> Iterator[pa.RecordBatch]:
+        form = _format_of(path)
+        system, _ = fsspec.core.url_to_fs(self.location)
+        try:
+            with system.open(path, "rb") as file:
+                # A local path lets Arrow map the file and undo its compression.
+                source = path if "file" in _protocols(system) else file
+                if form == "parquet":
+                    yield from self._read_parquet(path, source)
+                elif form in _SEPARATORS:
+                    with system.open(path, "rt", compression="infer", newline="") as text:
+                        header = next(csv.reader(text, delimiter=_SEPARATORS[form]), [])
+                    yield from self._read_csv(path, source, _SEPARATORS[form], header)
+                else:
+                    raise DataError(f"{path}: not a .parquet, .csv or .tsv file")
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, UnicodeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise DataError(f"{path}: cannot be read: {reason}") from error
+
+    def _read_parquet(self, path: str, source: Any) -> Iterator[pa.RecordBatch]:
+        with pa.parquet.ParquetFile(source, memory_map=isinstance(source, str)) as file:
+            names = self._present(path, file.schema_arrow.names)
+            yield from file.iter_batches(BATCH_ROWS, columns=names)
+
+    def _read_csv(
+        self, path: str, source: Any, separator: str, header: Sequence[str]
+    ) -> Iterator[pa.RecordBatch]:
+        names = self._present(path, header)
+        kinds = {name: self.columns.get(name, "any") for name in names}
+        convert = pa.csv.ConvertOptions(
+            # Inferring a type from the first block breaks on a later one: all else is text.
+            column_types={
+                name: pa.float64() if kind == "number" else pa.string()
+                for name, kind in kinds.items()
+            },
+            null_values=[""],
+            strings_can_be_null=True,
+            include_columns=names,
+        )
+        with pa.csv.open_csv(
+            source,
+            read_options=pa.csv.ReadOptions(block_size=_CSV_BLOCK_BYTES),
+            parse_options=pa.csv.ParseOptions(delimiter=separator, newlines_in_values=True),
+            convert_options=convert,
+        ) as reader:
+            for batch in reader:
+                for low in range(0, batch.num_rows, BATCH_ROWS):
+                    yield batch.slice(low, BATCH_ROWS)
+
+    def _present(self, path: str, names: Sequence[str]) -> list[str]:
+        absent = [name for name in self.columns if name not in names]
+        if absent and not self.keep_others:
+            listed = ", ".join(names[:20])
+            raise DataError(f"{path}: has no column '{absent[0]}'; its columns are {listed}")
+        return list(names) if self.keep_others else list(self.columns)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some consecutive rows of one file.
+
+    Args:
+        path: the file.
+        first_row: number of the first row in the file, from 0 (a CSV header is not a row).
+        table: the rows.
+    """
+
+    path: str
+    first_row: int
+    table: pa.RecordBatch
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the file is CSV or TSV, where a list is one cell."""
+        return _format_of(self.path) in _SEPARATORS
+
+    def place(self, row: int) -> str:
+        """Where row `row` of this batch is found: for error messages."""
+        return f"{self.path}: row {self.first_row + row}"
+
+
+def _protocols(system: Any) -> tuple[str, ...]:
+    protocol = system.protocol
+    return (protocol,) if isinstance(protocol, str) else tuple(protocol)
+
+
+def _format_of(path: str) -> str | None:
+    name = path.lower()
+    for compression in (".gz", ".bz2", ".zst"):
+        name = name.removesuffix(compression)
+    suffix = name.rpartition(".")[2]
+    return suffix if suffix == "parquet" or suffix in _SEPARATORS else None
