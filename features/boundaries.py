@@ -67,7 +67,8 @@ def _equal_cuts(counts: NDArray[np.int64], buckets: int) -> NDArray[np.int64]:
     seen = np.cumsum(counts)
     targets = seen[-1] * np.arange(1, buckets) / buckets
     cuts: NDArray[np.int64] = np.unique(np.searchsorted(seen, targets) + 1)
-    return cuts[cuts < len(counts)]
+    inside: NDArray[np.int64] = cuts[cuts < len(counts)]
+    return inside
 
 
 def _midpoints(values: NDArray[np.float64], cuts: NDArray[np.int64]) -> Boundaries:

@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -114,9 +115,7 @@ def versions(folder: Path) -> list[int]:
         names = [entry.name for entry in folder.iterdir() if entry.is_dir()]
     except OSError as error:
         raise BundleError(f"{folder}: cannot be read: {error.strerror}") from error
-    return sorted(
-        int(name) for name in names if name.isascii() and name.isdigit() and name[0] != "0"
-    )
+    return sorted(int(name) for name in names if re.fullmatch("[1-9][0-9]*", name))
 
 
 @contextmanager
