@@ -55,7 +55,7 @@ def _apportion(mass: NDArray[np.int64], buckets: int) -> NDArray[np.int64]:
     if not len(mass):
         return mass
     exact = mass / mass.sum() * buckets
-    shares = np.maximum(np.floor(exact), 1).astype(np.int64)
+    shares: NDArray[np.int64] = np.maximum(np.floor(exact), 1).astype(np.int64)
     spare = buckets - int(shares.sum())
     if spare > 0:
         shares[np.argsort(shares - exact, kind="stable")[:spare]] += 1
