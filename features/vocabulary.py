@@ -46,6 +46,11 @@ class Vocabulary:
     def __hash__(self) -> int:
         return hash(self.packed())
 
+    def text_at(self, place: int) -> str:
+        """The text of category `place`, counted from 0."""
+        begin = int(self.ends[place - 1]) if place else 0
+        return self.text[self.start + begin : self.start + int(self.ends[place])].tobytes().decode()
+
     def encoded(self) -> Iterator[bytes]:
         """Each text as UTF-8."""
         text = self.packed()
