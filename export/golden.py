@@ -7,7 +7,7 @@ log, which may be personal data.
 
 from __future__ import annotations
 
-from itertools import cycle, islice
+from itertools import cycle, islice, pairwise
 from typing import Any
 
 from features.schema import BucketField, CategoricalField, Field, Schema, ValueField
@@ -65,7 +65,7 @@ def probing_values(field: Field) -> list[Any]:
 def _around(field: BucketField) -> list[Any]:
     cuts = field.boundaries
     ends = cuts if len(cuts) <= 2 * _ENDS else (*cuts[:_ENDS], *cuts[-_ENDS:])
-    between = [low / 2 + high / 2 for low, high in zip(ends, ends[1:], strict=False)]
+    between = [low / 2 + high / 2 for low, high in pairwise(ends)]
     return [-HUGE, *ends, *between, HUGE, 0]
 
 
