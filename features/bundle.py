@@ -1,8 +1,8 @@
 """The bundle: the folder `ROOT/NAME/VERSION/` that is all that crosses from offline to online.
 
 Rules:
-- It is written under a temporary name, every file and the folder fsynced, then renamed: a folder
-  with an integer name is complete. It is never modified afterwards: its files are memory-mapped.
+- It is written as `features.atomic.new_folder`: a folder with an integer name is complete. It is
+  never modified afterwards: its files are memory-mapped.
 - `manifest.json` names every other file with its SHA-256. A file that is not listed, a link, or a
   name with a path in it is refused.
 """
@@ -12,12 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -118,34 +113,6 @@ def versions(folder: Path) -> list[int]:
     return sorted(int(name) for name in names if re.fullmatch("[1-9][0-9]*", name))
 
 
-@contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder beside `target` that becomes `target`, whole, when the block ends well.
-
-    Raises:
-        BundleError: `target` exists already or cannot be written.
-    """
-    if target.exists():
-        raise BundleError(f"{target} exists already; it is never overwritten")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise BundleError(f"{target}: cannot be written: {error.strerror}") from error
-    try:
-        yield folder
-        folder.chmod(0o755)
-        for file in folder.iterdir():
-            _fsync(file)
-        _fsync(folder)
-        folder.rename(target)
-        _fsync(target.parent)
-    except OSError as error:
-        raise BundleError(f"{target}: cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write `manifest.json` over the files that lie in `folder`."""
     files = {file.name: _sha256(file) for file in sorted(folder.iterdir())}
@@ -203,11 +170,3 @@ def _sha256(file: Path) -> str:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise BundleError(f"{file}: cannot be read: {error.strerror}") from error
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -3,6 +3,7 @@
 DeepFMError
 ├── ConfigError    the TOML a person wrote, or an option: the person corrects it
 ├── DataError      a row or file of the click log: the person corrects the data
+├── OutputError    a file or folder cannot be written: the person makes room or gives leave
 ├── SchemaError    the schema contradicts itself: stop at build or at start
 ├── FeatureError   a value does not fit the schema: the caller's fault
 ├── BundleError    missing file, wrong checksum, unknown version: refuse to serve it
@@ -34,6 +35,10 @@ class ConfigError(DeepFMError):
 
 class DataError(DeepFMError):
     """A file of the click log cannot be read, or a row of it breaks the spec's promise."""
+
+
+class OutputError(DeepFMError):
+    """A file or folder cannot be written; nothing half-written is left."""
 
 
 class SchemaError(DeepFMError):

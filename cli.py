@@ -1,0 +1,167 @@
+"""The `deepfm` command: parses, calls one function of a folder, prints what came of it.
+
+What a command needs is imported inside it: serving must start without torch, and `--help` without
+waiting for anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from features.atomic import new_file
+from features.errors import DeepFMError, OutputError
+
+EXIT_ERROR = 2
+DEMO_ROWS = 400_000
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 when it did what it says, 2 with one sentence on stderr when not."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except DeepFMError as error:
+        print(f"deepfm: {error.message}", file=sys.stderr)
+        return EXIT_ERROR
+    except ModuleNotFoundError as error:
+        print(
+            f"deepfm: '{options.command}' needs the package '{error.name}', which is not "
+            f"installed; install deepfm-service with the extras train and serve",
+            file=sys.stderr,
+        )
+        return EXIT_ERROR
+    except KeyboardInterrupt:
+        print("deepfm: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="deepfm", description="Train DeepFM click models and serve them."
+    )
+    parser.add_argument("--version", action="version", version=version("deepfm-service"))
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    init = commands.add_parser("init", help="write a first spec by looking at the data")
+    init.add_argument("data", help="file, folder or glob of Parquet, CSV or TSV")
+    init.add_argument("--label", required=True, help="column of 0 and 1")
+    init.add_argument("--group", help="column that names a row's request or user")
+    init.add_argument("-o", "--output", type=Path, default=Path("spec.toml"))
+    init.set_defaults(run=_init)
+
+    train = commands.add_parser("train", help="spec and click log -> run folder")
+    train.add_argument("spec", type=Path)
+    train.add_argument("-o", "--output", type=Path, help="run folder; default runs/NAME-TIMESTAMP")
+    train.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. train.epochs=3"
+    )
+    train.set_defaults(run=_train)
+
+    export = commands.add_parser("export", help="run folder -> bundle")
+    export.add_argument("folder", type=Path, metavar="RUN")
+    export.add_argument(
+        "-o", "--output", type=Path, help="ROOT/NAME/VERSION; default bundles/NAME/(next integer)"
+    )
+    export.add_argument("--precision", choices=["fp32"], help="default: the spec's")
+    export.set_defaults(run=_export)
+
+    _add_serving(commands)
+
+    demo = commands.add_parser("demo", help="simulate a click log, train on it, export")
+    demo.add_argument("-o", "--output", type=Path, default=Path("bundles"), help="bundle root")
+    demo.add_argument("--rows", type=int, default=DEMO_ROWS)
+    demo.add_argument("--seed", type=int, default=0)
+    demo.set_defaults(run=_demo)
+    return parser
+
+
+def _add_serving(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    serve = commands.add_parser("serve", help="answer /score and /rank over HTTP")
+    serve.add_argument("folder", type=Path, metavar="ROOT/NAME")
+    serve.add_argument("--host", default="127.0.0.1")
+    serve.add_argument("--port", type=int, default=8000)
+    serve.add_argument("--workers", type=int, default=1, help="processes")
+    serve.add_argument("--provider", choices=["auto", "cpu", "cuda"], default="auto")
+    serve.add_argument("--version", type=int, help="default: the newest")
+    serve.set_defaults(run=_serve)
+
+    score = commands.add_parser("score", help="score the rows of a file")
+    score.add_argument("bundle", type=Path, metavar="ROOT/NAME/VERSION")
+    score.add_argument("data", help="file, folder or glob of Parquet, CSV or TSV")
+    score.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.parquet")
+    score.set_defaults(run=_score)
+
+    inspect = commands.add_parser("inspect", help="say what is inside a bundle")
+    inspect.add_argument("bundle", type=Path, metavar="ROOT/NAME/VERSION")
+    inspect.set_defaults(run=_inspect)
+
+
+def _init(options: argparse.Namespace) -> None:
+    from features.suggest import suggest_spec
+
+    if options.output.exists():
+        raise OutputError(f"{options.output} exists already; it is never overwritten")
+    text = suggest_spec(options.data, options.label, options.group)
+    with new_file(options.output) as file:
+        file.write_text(text, encoding="utf-8")
+    print(f"{options.output}: read it, correct it, then: deepfm train {options.output}")
+
+
+def _train(options: argparse.Namespace) -> None:
+    from features.spec import load_spec
+    from model.train import train
+
+    folder = train(load_spec(options.spec, options.set), options.output)
+    print(f"{folder}: trained; next: deepfm export {folder}")
+
+
+def _export(options: argparse.Namespace) -> None:
+    from export.bundle import export_run
+
+    target = export_run(options.folder, options.output, options.precision)
+    print(f"{target}: exported; next: deepfm serve {target.parent}")
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from service.settings import Settings
+    from service.workers import serve
+
+    serve(
+        Settings(
+            bundle=options.folder,
+            host=options.host,
+            port=options.port,
+            workers=options.workers,
+            provider=options.provider,
+            version=options.version,
+        )
+    )
+
+
+def _score(options: argparse.Namespace) -> None:
+    from service.batch import score_file
+
+    rows = score_file(options.bundle, options.data, options.output)
+    print(f"{options.output}: {rows:,} rows scored")
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    from features.bundle import describe, open_bundle
+
+    print(describe(open_bundle(options.bundle)))
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from export.demo import make_demo
+
+    target = make_demo(options.output, options.rows, options.seed)
+    print(f"{target}: exported; next: deepfm serve {target.parent}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
