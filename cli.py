@@ -81,12 +81,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_serving(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    serve = commands.add_parser("serve", help="answer /score and /rank over HTTP")
-    serve.add_argument("folder", type=Path, metavar="ROOT/NAME")
-    serve.add_argument("--host", default="127.0.0.1")
-    serve.add_argument("--port", type=int, default=8000)
-    serve.add_argument("--workers", type=int, default=1, help="processes")
-    serve.add_argument("--provider", choices=["auto", "cpu", "cuda"], default="auto")
+    serve = commands.add_parser(
+        "serve",
+        help="answer /score and /rank over HTTP",
+        description="What is not given here is taken from DEEPFM_* variables, else the default.",
+    )
+    serve.add_argument("bundle", type=Path, metavar="ROOT/NAME")
+    serve.add_argument("--host", help="default: 127.0.0.1")
+    serve.add_argument("--port", type=int, help="default: 8000")
+    serve.add_argument("--workers", type=int, help="processes; default: 1")
+    serve.add_argument("--provider", choices=["auto", "cpu", "cuda"], help="default: auto")
     serve.add_argument("--version", type=int, help="default: the newest")
     serve.set_defaults(run=_serve)
 
@@ -128,19 +132,12 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    from service.settings import Settings
+    from service.settings import load_settings
     from service.workers import serve
 
-    serve(
-        Settings(
-            bundle=options.folder,
-            host=options.host,
-            port=options.port,
-            workers=options.workers,
-            provider=options.provider,
-            version=options.version,
-        )
-    )
+    names = ("bundle", "host", "port", "workers", "provider", "version")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    serve(load_settings(**given))
 
 
 def _score(options: argparse.Namespace) -> None:
@@ -151,7 +148,8 @@ def _score(options: argparse.Namespace) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    from features.bundle import describe, open_bundle
+    from features.bundle import open_bundle
+    from features.description import describe
 
     print(describe(open_bundle(options.bundle)))
 
