@@ -146,7 +146,7 @@ def _fit_platt(logit: Floats, label: Floats) -> tuple[float, float]:
         parameters -= step
         if np.abs(step).max() < 1e-10:
             break
-    # A map that does not rise would reorder candidates: only the level is corrected then.
+    # A map that does not rise would reorder candidates: such logits are left as they are.
     slope = float(parameters[0])
     return (slope, float(parameters[1])) if slope > 0 else (1.0, 0.0)
 

@@ -1,0 +1,190 @@
+"""The one graph that serves both endpoints: the context part once per request, then per candidate.
+
+It computes what `model.deepfm.DeepFM` computes in evaluation mode, rearranged:
+- second order = 0.5 * sum_k ((Sc + Si)^2 - (Qc + Qi)), S the sums and Q the sums of squares of
+  each side's embeddings, so that a context is pooled once and not per candidate;
+- the first dense layer is two: Wc ec + Wi ei + b. Two `nn.Linear`, because slices of one weight
+  would stay slices in the graph;
+- batch norm is folded into the dense layer in front of it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from export.calibrate import CLIP, Calibration
+from features.schema import Schema, Side
+from model.deepfm import DeepFM
+
+
+class BundleGraph(nn.Module):
+    """Network and calibration in the form that is exported.
+
+    Args:
+        network: in evaluation mode; its tables are shared, not copied.
+        schema: the network was built for.
+        calibration: applied to the logit.
+    """
+
+    def __init__(self, network: DeepFM, schema: Schema, calibration: Calibration) -> None:
+        super().__init__()
+        self.embedding = network.embedding
+        self.linear = network.linear
+        self.bias = network.bias
+        self.context = SidePooling(schema, "context")
+        self.candidate = SidePooling(schema, "candidate")
+        self.has_context = bool(schema.side("context"))
+        layers = folded_layers(network.deep)
+        self.is_deep = bool(layers)
+        if self.is_deep:
+            width = self.context.fields * self.embedding.embedding_dim
+            self.first_context, self.first_candidate = _split_columns(layers[0], width)
+            self.rest = nn.ModuleList(layers[1:])
+        self.calibration = CalibrationLayer(calibration)
+
+    def forward(
+        self,
+        context: Tensor | None,
+        candidate: Tensor,
+        context_row: Tensor | None,
+        context_weight: Tensor | None = None,
+        candidate_weight: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Logit and score of every candidate.
+
+        Args:
+            context: `[R, C]` int64, or None for a model without context fields.
+            candidate: `[N, D]` int64.
+            context_row: `[N]` int64, the row of `context` that belongs to each candidate.
+            context_weight: `[R, C]` float32, for a weighted side.
+            candidate_weight: `[N, D]` float32, for a weighted side.
+
+        Returns:
+            `[N]` float32 each.
+        """
+        pooled, linear = self._side(self.candidate, candidate, candidate_weight)  # [N, Fi, K], [N]
+        total, squares = pooled.sum(1), (pooled * pooled).sum((1, 2))  # [N, K], [N]
+        hidden = self.first_candidate(pooled.flatten(1)) if self.is_deep else None  # [N, H]
+        if self.has_context:
+            assert context is not None and context_row is not None
+            pooled_c, linear_c = self._side(self.context, context, context_weight)
+            shared = linear_c - 0.5 * (pooled_c * pooled_c).sum((1, 2))  # [R]
+            linear = linear + shared[context_row]
+            total = total + pooled_c.sum(1)[context_row]
+            if hidden is not None:
+                hidden = hidden + self.first_context(pooled_c.flatten(1))[context_row]
+        logit = linear + 0.5 * ((total * total).sum(1) - squares) + self.bias
+        if hidden is not None:
+            for layer in self.rest:
+                hidden = layer(torch.relu(hidden))
+            logit = logit + hidden.squeeze(1)
+        return logit, self.calibration(logit)
+
+    def _side(
+        self, pooling: SidePooling, index: Tensor, weight: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        linear = self.linear(index).squeeze(2)  # [rows, slots]
+        embedded = self.embedding(index[:, : pooling.embedded_slots])  # [rows, slots, K]
+        if weight is not None:
+            linear = linear * weight
+            embedded = embedded * weight[:, : pooling.embedded_slots, None]
+        return pooling(embedded), linear.sum(1)
+
+
+class SidePooling(nn.Module):
+    """Sums the slots of each multi field of one side; a plain field's slot is its own sum.
+
+    Args:
+        schema: the fields.
+        side: which of them.
+    """
+
+    def __init__(self, schema: Schema, side: Side) -> None:
+        super().__init__()
+        widths = [field.slots for field in schema.side(side) if field.embedding]
+        self.fields = len(widths)
+        self.embedded_slots = sum(widths)
+        self.runs = _runs(widths)
+
+    def forward(self, embedded: Tensor) -> Tensor:
+        """`[rows, slots, K]` weighted embeddings -> `[rows, fields, K]`."""
+        if self.fields == self.embedded_slots:
+            return embedded
+        parts, begin = [], 0
+        for width, is_multi in self.runs:
+            part = embedded[:, begin : begin + width]
+            parts.append(part.sum(1, keepdim=True) if is_multi else part)
+            begin += width
+        return torch.cat(parts, 1)
+
+
+class CalibrationLayer(nn.Module):
+    """`export.calibrate.Calibration.score` as a part of the graph."""
+
+    def __init__(self, calibration: Calibration) -> None:
+        super().__init__()
+        self.calibration = calibration
+        if calibration.method == "isotonic":
+            knots = torch.tensor(calibration.knots, dtype=torch.float64)
+            values = torch.tensor(calibration.values, dtype=torch.float64)
+            # Segment k lies between knots k-1 and k; outside the ends the curve is flat.
+            slope = torch.zeros(len(knots) + 1, dtype=torch.float64)
+            slope[1:-1] = values.diff() / knots.diff()
+            origin = torch.cat([knots[:1], knots])
+            level = torch.cat([values[:1], values])
+            for name, tensor in (
+                ("knots", knots),
+                ("slope", slope),
+                ("origin", origin),
+                ("level", level),
+            ):
+                self.register_buffer(name, tensor.float())
+
+    def forward(self, logit: Tensor) -> Tensor:
+        """`[N]` logits -> `[N]` scores within [1e-6, 1 - 1e-6]."""
+        fitted = self.calibration
+        if fitted.method == "isotonic":
+            segment = (logit[:, None] > self.knots).sum(1)
+            rise = self.slope[segment] * (logit - self.origin[segment])
+            probability = self.level[segment] + rise
+        elif fitted.method == "platt":
+            probability = torch.sigmoid(fitted.slope * logit + fitted.intercept)
+        else:
+            probability = torch.sigmoid(logit)
+        rate = fitted.negative_sampling_rate
+        if rate != 1:
+            probability = probability * rate / (1 - probability + probability * rate)
+        return probability.clamp(CLIP, 1 - CLIP)
+
+
+def folded_layers(deep: nn.Sequential) -> list[nn.Linear]:
+    """The dense layers of a Linear/BatchNorm1d/ReLU/Dropout stack, batch norm folded in."""
+    layers: list[nn.Linear] = []
+    for module in deep:
+        if isinstance(module, nn.Linear):
+            layers.append(module)
+        elif isinstance(module, nn.BatchNorm1d):
+            layers[-1] = torch.nn.utils.fuse_linear_bn_eval(layers[-1], module)
+    return layers
+
+
+def _split_columns(layer: nn.Linear, width: int) -> tuple[nn.Linear, nn.Linear]:
+    first = nn.Linear(width, layer.out_features, bias=False)
+    second = nn.Linear(layer.in_features - width, layer.out_features)
+    with torch.no_grad():
+        first.weight.copy_(layer.weight[:, :width])
+        second.weight.copy_(layer.weight[:, width:])
+        second.bias.copy_(layer.bias)
+    return first, second
+
+
+def _runs(widths: list[int]) -> list[tuple[int, bool]]:
+    """Consecutive slots pooled alike: (slots, whether they are one multi field)."""
+    runs: list[tuple[int, bool]] = []
+    for width in widths:
+        if width == 1 and runs and not runs[-1][1]:
+            runs[-1] = (runs[-1][0] + 1, False)
+        else:
+            runs.append((width, width > 1))
+    return runs
