@@ -122,6 +122,11 @@ class SidePooling(nn.Module):
 class CalibrationLayer(nn.Module):
     """`export.calibrate.Calibration.score` as a part of the graph."""
 
+    knots: Tensor
+    slope: Tensor
+    origin: Tensor
+    level: Tensor
+
     def __init__(self, calibration: Calibration) -> None:
         super().__init__()
         self.calibration = calibration

@@ -66,7 +66,7 @@ class Encoder:
 
         Raises:
             FeatureError: a value that its field's policy rejects (codes `missing_value`,
-                `unknown_category`); the message names the first field and row.
+                `unknown_category`); `row` is the first such row.
         """
         index = np.empty((rows, self.slots), np.int64)
         weight = np.ones((rows, self.slots), np.float32) if self.is_weighted else None
@@ -175,7 +175,7 @@ def _parts(schema: Schema, fields: Sequence[Field], table: HashTable) -> list[_P
 
 def _reject(member: Field, bad: NDArray[np.bool_], code: str, found: str) -> None:
     if bad.any():
-        raise FeatureError(f"row {int(bad.argmax())}: field '{member.name}' {found}", code)
+        raise FeatureError(f"field '{member.name}' {found}", code, int(bad.argmax()))
 
 
 class _Buckets:

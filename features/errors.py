@@ -46,7 +46,17 @@ class SchemaError(DeepFMError):
 
 
 class FeatureError(DeepFMError):
-    """A value does not fit its field, under the field's own policy."""
+    """A value does not fit its field, under the field's own policy.
+
+    Args:
+        message: as `DeepFMError`.
+        code: as `DeepFMError`.
+        row: the first such row, counted from 0 in what was encoded; None for a lone value.
+    """
+
+    def __init__(self, message: str, code: str = "error", row: int | None = None) -> None:
+        super().__init__(message, code)
+        self.row = row
 
 
 class BundleError(DeepFMError):

@@ -1,0 +1,161 @@
+"""The run folder: all that training leaves behind, and all that export reads; no pickle.
+
+`weights.safetensors`, the schema's files, `spec.json` (with the resolved model and train tables),
+`metrics.json`, `reference.json` (training counts per index), and as arrays the logits, labels and
+groups of the validation and test rows (for calibration) and a sample of encoded training rows (for
+parity and activation ranges).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from features.errors import DataError
+from features.schema import Schema
+from features.schema_file import load_schema, save_schema
+from features.spec import Spec, spec_from_json
+from features.table import HashTable
+from model.config import ModelConfig, TrainConfig, configs
+from model.deepfm import DeepFM
+
+SAMPLE_ROWS = 4096
+_WEIGHTS = "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Rows a network was judged on.
+
+    Args:
+        logit: `[rows]` float32, uncalibrated.
+        label: `[rows]` float32.
+        group: `[rows]` int64, or None.
+    """
+
+    logit: NDArray[np.float32]
+    label: NDArray[np.float32]
+    group: NDArray[np.int64] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a run folder holds.
+
+    Args:
+        metrics: as `metrics.json`.
+        data_fingerprint: of the encoded training rows.
+        counts: `[schema.size]` int64, training rows per index.
+        rows: number of training rows.
+        sample_index: `[sample, slots]` int32, encoded training rows.
+        sample_weight: `[sample, slots]` float32, or None.
+    """
+
+    spec: Spec
+    schema: Schema
+    table: HashTable
+    network: DeepFM
+    metrics: dict[str, Any]
+    data_fingerprint: str
+    counts: NDArray[np.int64]
+    rows: int
+    valid: Judged
+    test: Judged | None
+    sample_index: NDArray[np.int32]
+    sample_weight: NDArray[np.float32] | None
+
+
+def save_run(run: Run, folder: Path, model: ModelConfig, train: TrainConfig) -> None:
+    """Write the run into an existing, empty folder."""
+    save_file(run.network.state_dict(), folder / _WEIGHTS)
+    save_schema(run.schema, folder)
+    spec = run.spec.to_json()
+    spec |= {"model": dataclasses.asdict(model), "train": dataclasses.asdict(train)}
+    _write_json(folder / "spec.json", spec)
+    _write_json(folder / "metrics.json", run.metrics)
+    reference = {
+        "rows": run.rows,
+        "data_fingerprint": run.data_fingerprint,
+        "counts": {
+            name: run.counts[owned.start : owned.stop].tolist()
+            for name, owned in run.schema.ranges.items()
+        },
+    }
+    _write_json(folder / "reference.json", reference, indent=None)
+    for name, judged in (("valid", run.valid), ("test", run.test)):
+        if judged is not None:
+            for part, array in vars(judged).items():
+                _save(folder / f"{name}.{part}.npy", array)
+    _save(folder / "sample.index.npy", run.sample_index)
+    _save(folder / "sample.weight.npy", run.sample_weight)
+
+
+def load_run(folder: Path) -> Run:
+    """Run at `folder`, its network in evaluation mode.
+
+    Raises:
+        DataError: a file is missing, damaged or does not fit the others.
+        SchemaError: the schema cannot be read.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such run folder")
+    schema, table = load_schema(folder)
+    try:
+        spec = spec_from_json(_read_json(folder / "spec.json"))
+        network = DeepFM(schema, configs(spec)[0])
+        network.load_state_dict(load_file(folder / _WEIGHTS))
+        reference = _read_json(folder / "reference.json")
+        counts = [reference["counts"][name] for name in schema.ranges]
+        valid, test = _load_judged(folder, "valid"), _load_judged(folder, "test")
+        sample = _load(folder / "sample.index.npy")
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise DataError(f"{folder}: not a whole run folder: {error}") from error
+    if valid is None or sample is None:
+        raise DataError(f"{folder}: not a whole run folder: validation rows or sample are missing")
+    return Run(
+        spec=spec,
+        schema=schema,
+        table=table,
+        network=network.eval(),
+        metrics=_read_json(folder / "metrics.json"),
+        data_fingerprint=reference["data_fingerprint"],
+        counts=np.array([count for part in counts for count in part], np.int64),
+        rows=reference["rows"],
+        valid=valid,
+        test=test,
+        sample_index=sample,
+        sample_weight=_load(folder / "sample.weight.npy"),
+    )
+
+
+def _load_judged(folder: Path, name: str) -> Judged | None:
+    logit, label, group = (
+        _load(folder / f"{name}.{part}.npy") for part in ("logit", "label", "group")
+    )
+    return None if logit is None or label is None else Judged(logit, label, group)
+
+
+def _save(file: Path, array: NDArray[Any] | None) -> None:
+    if array is not None:
+        np.save(file, array, allow_pickle=False)
+
+
+def _load(file: Path) -> NDArray[Any] | None:
+    return np.load(file, allow_pickle=False) if file.exists() else None
+
+
+def _write_json(file: Path, document: dict[str, Any], indent: int | None = 1) -> None:
+    file.write_text(json.dumps(document, indent=indent, allow_nan=True) + "\n", encoding="utf-8")
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return document
