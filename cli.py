@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 from features.atomic import new_file
@@ -44,7 +43,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="deepfm", description="Train DeepFM click models and serve them."
     )
-    parser.add_argument("--version", action="version", version=version("deepfm-service"))
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     init = commands.add_parser("init", help="write a first spec by looking at the data")

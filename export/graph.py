@@ -67,7 +67,8 @@ class BundleGraph(nn.Module):
         total, squares = pooled.sum(1), (pooled * pooled).sum((1, 2))  # [N, K], [N]
         hidden = self.first_candidate(pooled.flatten(1)) if self.is_deep else None  # [N, H]
         if self.has_context:
-            assert context is not None and context_row is not None
+            assert context is not None
+            assert context_row is not None
             pooled_c, linear_c = self._side(self.context, context, context_weight)
             shared = linear_c - 0.5 * (pooled_c * pooled_c).sum((1, 2))  # [R]
             linear = linear + shared[context_row]

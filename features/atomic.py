@@ -50,6 +50,7 @@ def new_folder(target: Path) -> Iterator[Path]:
             yield folder
             folder.chmod(0o755)
             for file in folder.iterdir():
+                file.chmod(0o644)
                 _fsync(file)
             _fsync(folder)
             folder.rename(target)

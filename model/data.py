@@ -46,7 +46,8 @@ class Rows:
 
     def take(self, rows: NDArray[np.int64]) -> Rows:
         """The given rows, in that order."""
-        return Rows(*(None if part is None else part[rows] for part in self._parts()))
+        chosen: list[Any] = [None if part is None else part[rows] for part in self.parts()]
+        return Rows(*chosen)
 
     def counts(self, size: int) -> NDArray[np.int64]:
         """How many rows hold each of `size` indices; padding and zero weights are not counted."""
@@ -56,11 +57,12 @@ class Rows:
     def fingerprint(self) -> str:
         """SHA-256, in hex, of all of it."""
         digest = hashlib.sha256()
-        for part in self._parts():
+        for part in self.parts():
             digest.update(b"none" if part is None else np.ascontiguousarray(part).data)
         return digest.hexdigest()
 
-    def _parts(self) -> tuple[Any, ...]:
+    def parts(self) -> tuple[Any, ...]:
+        """The arrays in the order of the arguments."""
         return self.index, self.weight, self.label, self.group, self.row_weight
 
 
@@ -127,8 +129,9 @@ def encode_log(spec: Spec, schema: Schema, table: HashTable, batches: Iterator[B
     if not parts:
         slots = sum(encoder.slots for encoder in encoders)
         return Rows(np.empty((0, slots), np.int32), None, np.empty(0, np.float32), None, None)
-    columns = zip(*(part._parts() for part in parts), strict=True)
-    return Rows(*(None if column[0] is None else np.concatenate(column) for column in columns))
+    columns = zip(*(part.parts() for part in parts), strict=True)
+    joined: list[Any] = [None if one[0] is None else np.concatenate(one) for one in columns]
+    return Rows(*joined)
 
 
 def _encode_batch(spec: Spec, schema: Schema, encoders: list[Encoder], batch: Batch) -> Rows:

@@ -1,0 +1,177 @@
+"""Run folder -> bundle: calibrate, export, prove parity, compose golden requests, write whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.calibrate import Calibration, fit_calibration
+from export.golden import golden_requests
+from export.graph import BundleGraph
+from export.parity import TOLERANCE, Graph, check_parity, network_logit, split_sides
+from export.to_onnx import OUTPUTS, write_onnx
+from features.atomic import new_folder
+from features.bundle import (
+    GOLDEN_FILE,
+    MODEL_FILE,
+    REFERENCE_FILE,
+    Manifest,
+    versions,
+    write_manifest,
+)
+from features.encode import Encoded, Encoder
+from features.errors import ConfigError
+from features.schema import SIDES
+from features.schema_file import fingerprint, save_schema
+from model.metrics import evaluate
+from model.run import Judged, Run, load_run
+
+
+def export_run(folder: Path, target: Path | None = None, precision: str | None = None) -> Path:
+    """Export a run folder; reads nothing else.
+
+    Args:
+        folder: as `deepfm train` left it.
+        target: `ROOT/NAME/VERSION`; default `bundles/NAME/(next integer)` in the working folder.
+        precision: default the spec's.
+
+    Returns:
+        The bundle.
+
+    Raises:
+        ConfigError: the target's last part is no version.
+        OutputError: the target exists already or cannot be written.
+        ParityError: the graph does not score as the network does.
+    """
+    run = load_run(folder)
+    precision = precision or run.spec.export.precision
+    if precision != "fp32":
+        raise ConfigError(f"precision '{precision}' cannot be exported; expected fp32")
+    target = (target or _next_version(Path("bundles") / run.spec.name)).absolute()
+    if not target.name.isdigit() or target.name.startswith("0"):
+        raise ConfigError(f"{target}: the last part must be a version, an integer from 1")
+    calibration = fit_calibration(
+        run.spec.export.calibration,
+        run.valid.logit,
+        run.valid.label,
+        run.spec.data.negative_sampling_rate,
+    )
+    with new_folder(target) as draft:
+        graph = BundleGraph(run.network, run.schema, calibration)
+        inputs = write_onnx(graph, run.schema, draft)
+        save_schema(run.schema, draft)
+        session = Graph(draft / MODEL_FILE, run.schema)
+        golden = golden_requests(run.schema)
+        worst = _check(run, session, calibration, golden)
+        _write_golden(run, session, golden, draft)
+        reference = json.loads((folder / REFERENCE_FILE).read_text(encoding="utf-8"))
+        _write_json(draft / REFERENCE_FILE, {key: reference[key] for key in ("rows", "counts")})
+        manifest = Manifest(
+            name=target.parent.name,
+            version=int(target.name),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            spec_fingerprint=_spec_fingerprint(run),
+            data_fingerprint=run.data_fingerprint,
+            schema_fingerprint=fingerprint(run.schema),
+            metrics=_metrics(run, calibration),
+            calibration=calibration.to_json(),
+            precision=precision,
+            inputs=inputs,
+            outputs=OUTPUTS,
+        )
+        write_manifest(draft, manifest)
+    sys.stderr.write(
+        f"calibration {calibration.method}; ONNX Runtime and PyTorch at most {worst:.1e} apart\n"
+    )
+    return target
+
+
+def _next_version(folder: Path) -> Path:
+    taken = versions(folder) if folder.exists() else []
+    return folder / str(max(taken, default=0) + 1)
+
+
+def _check(
+    run: Run, session: Graph, calibration: Calibration, golden: list[dict[str, Any]]
+) -> float:
+    """Parity on real rows, on the golden rows, and on every reserved index."""
+    real = split_sides(run.schema, run.sample_index, run.sample_weight)
+    composed = [_encode_golden(run, request) for request in golden]
+    joined = (
+        _concatenated([_repeat(context, len(items.index)) for context, items in composed]),
+        _concatenated([items for _, items in composed]),
+    )
+    return max(
+        check_parity(session, run.network, calibration, *real),
+        check_parity(session, run.network, calibration, *joined),
+    )
+
+
+def _write_golden(run: Run, session: Graph, golden: list[dict[str, Any]], folder: Path) -> None:
+    requests = []
+    for request in golden:
+        context, items = _encode_golden(run, request)
+        repeated = _repeat(context, len(items.index))
+        logit = network_logit(run.network, repeated, items)
+        _, score = session.run(context, items, np.zeros(len(items.index), np.int64))
+        requests.append(request | {"logits": logit.tolist(), "scores": score.tolist()})
+    _write_json(folder / GOLDEN_FILE, {"tolerance": TOLERANCE, "requests": requests})
+
+
+def _encode_golden(run: Run, request: dict[str, Any]) -> tuple[Encoded, Encoded]:
+    rows = {
+        "context": [request["context"]],
+        "candidate": [item["features"] for item in request["candidates"]],
+    }
+    encoded = []
+    for side in SIDES:
+        encoder = Encoder(run.schema, side, run.table)
+        values = {
+            field.name: [row.get(field.name) for row in rows[side]] for field in encoder.fields
+        }
+        columns, _ = encoder.columns_from_values(values)
+        encoded.append(encoder.encode(columns, len(rows[side])))
+    return encoded[0], encoded[1]
+
+
+def _repeat(rows: Encoded, times: int) -> Encoded:
+    weight = None if rows.weight is None else rows.weight.repeat(times, 0)
+    return Encoded(rows.index.repeat(times, 0), weight)
+
+
+def _concatenated(parts: list[Encoded]) -> Encoded:
+    weights = [part.weight for part in parts if part.weight is not None]
+    index = np.concatenate([part.index for part in parts])
+    return Encoded(index, np.concatenate(weights) if weights else None)
+
+
+def _metrics(run: Run, calibration: Calibration) -> dict[str, dict[str, dict[str, float]]]:
+    """Of the rows as logged: negatives left out by sampling are left out here too."""
+    judged = {"valid": run.valid} | ({} if run.test is None else {"test": run.test})
+
+    def measured(fitted: Calibration) -> dict[str, dict[str, float]]:
+        return {name: _evaluate(rows, fitted) for name, rows in judged.items()}
+
+    return {"uncalibrated": measured(Calibration("none")), "calibrated": measured(calibration)}
+
+
+def _evaluate(rows: Judged, calibration: Calibration) -> dict[str, float]:
+    score = calibration.score(rows.logit, shifted=False)
+    return evaluate(rows.logit, score, rows.label, rows.group)
+
+
+def _spec_fingerprint(run: Run) -> str:
+    # The data's place is no part of what was specified: the same spec elsewhere is the same.
+    document = run.spec.to_json()
+    document["data"].pop("root", None)
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def _write_json(file: Path, document: dict[str, Any]) -> None:
+    file.write_text(json.dumps(document) + "\n", encoding="utf-8")

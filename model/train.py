@@ -1,0 +1,244 @@
+"""`deepfm train`: set-up, loop, report, top to bottom."""
+
+from __future__ import annotations
+
+import copy
+import sys
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from features.atomic import new_folder
+from features.spec import Spec
+from model.config import TrainConfig, configs
+from model.data import Rows, Split, read_split
+from model.deepfm import DeepFM
+from model.losses import pointwise_loss
+from model.metrics import evaluate
+from model.reserved import ReservedSampling
+from model.run import SAMPLE_ROWS, Judged, Run, save_run
+
+_EVALUATION_ROWS = 16_384
+
+
+def train(spec: Spec, folder: Path | None = None) -> Path:
+    """Train a network on the spec's click log and leave a run folder.
+
+    Args:
+        spec: what to learn from, and how.
+        folder: where to; default `runs/NAME-TIMESTAMP` in the working folder.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        ConfigError: a key of `[model]` or `[train]` is wrong.
+        DataError: the click log cannot be read or learned from.
+        OutputError: the folder exists already or cannot be written.
+    """
+    model_config, config = configs(spec)
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    folder = folder or Path("runs") / f"{spec.name}-{stamp}"
+    with new_folder(folder) as draft:
+        started = time.perf_counter()
+        _say(f"reading {spec.data.location(spec.data.train)}")
+        split = read_split(spec)
+        _say(_summary(split, time.perf_counter() - started))
+
+        torch.manual_seed(config.seed)
+        network = DeepFM(split.schema, model_config)
+        counts = split.train.counts(split.schema.size)
+        progress = fit(network, split, config, counts)
+
+        run = _judged_run(spec, split, network, counts, progress)
+        save_run(run, draft, model_config, config)
+    _say(_report(run.metrics))
+    return folder
+
+
+@dataclass
+class Progress:
+    """What the loop has seen.
+
+    Args:
+        history: one entry per epoch.
+        best_epoch: counted from 1; 0 before the first.
+        best_auc: on the validation rows.
+        best_state: the network's weights after that epoch.
+        best_seconds: training time until then.
+        seconds: training time in all.
+    """
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0
+    best_auc: float = -1.0
+    best_state: dict[str, Tensor] = field(default_factory=dict)
+    best_seconds: float = 0.0
+    seconds: float = 0.0
+
+
+def fit(
+    network: DeepFM, split: Split, config: TrainConfig, counts: np.ndarray[Any, Any]
+) -> Progress:
+    """Run epochs until the validation AUC stops rising; leave the best epoch's weights."""
+    generator = torch.Generator().manual_seed(config.seed)
+    reserved = ReservedSampling(
+        split.schema, torch.from_numpy(counts), len(split.train), config.reserved_rate, generator
+    )
+    optimizer = make_optimizer(network, config)
+    progress = Progress()
+    started = time.perf_counter()
+    for epoch in range(1, config.epochs + 1):
+        loss = _train_epoch(network, split.train, optimizer, reserved, config, epoch)
+        logit = predict(network, split.valid)
+        judged = _metrics(Judged(logit, split.valid.label, split.valid.group))
+        progress.seconds = time.perf_counter() - started
+        progress.history.append(
+            {"epoch": epoch, "loss": loss, "seconds": progress.seconds} | judged
+        )
+        _say(
+            f"epoch {epoch}: loss {loss:.4f}, validation auc {judged['auc']:.4f}, "
+            f"log loss {judged['log_loss']:.4f}"
+        )
+        if judged["auc"] > progress.best_auc:
+            progress.best_epoch, progress.best_auc = epoch, judged["auc"]
+            progress.best_state = copy.deepcopy(network.state_dict())
+            progress.best_seconds = progress.seconds
+        elif epoch - progress.best_epoch >= config.patience:
+            break
+    network.load_state_dict(progress.best_state)
+    return progress
+
+
+def make_optimizer(network: DeepFM, config: TrainConfig) -> torch.optim.Optimizer:
+    """Adam on everything; the tables with their own L2 penalty."""
+    tables = [network.embedding.weight, network.linear.weight]
+    rest = [network.bias, *network.deep.parameters()]
+    groups: list[dict[str, Any]] = [
+        {"params": tables, "weight_decay": config.embedding_l2},
+        {"params": rest},
+    ]
+    return torch.optim.Adam(groups, lr=config.learning_rate, fused=True)
+
+
+def _train_epoch(
+    network: DeepFM,
+    rows: Rows,
+    optimizer: torch.optim.Optimizer,
+    reserved: ReservedSampling,
+    config: TrainConfig,
+    epoch: int,
+) -> float:
+    """One pass over shuffled rows; the mean loss."""
+    network.train()
+    parts: list[Any] = [None if p is None else torch.from_numpy(p) for p in rows.parts()]
+    order = torch.randperm(len(rows), generator=reserved.generator)
+    total = torch.zeros(())
+    bar = tqdm(
+        total=len(rows),
+        desc=f"epoch {epoch}",
+        unit=" samples",
+        unit_scale=True,
+        leave=False,
+        disable=not sys.stderr.isatty(),
+    )
+    with bar:
+        for chosen in torch.split(order, config.batch_size):
+            if len(chosen) == 1:  # batch norm cannot judge the spread of one row
+                continue
+            batch: list[Any] = [None if part is None else part[chosen] for part in parts]
+            index, weight, label, _, row_weight = batch
+            reserved.replace(index, weight)
+            loss = pointwise_loss(network(index, weight), label, row_weight)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            if config.gradient_clip:
+                torch.nn.utils.clip_grad_norm_(network.parameters(), config.gradient_clip)
+            optimizer.step()
+            total += loss.detach() * len(chosen)
+            bar.update(len(chosen))
+    return float(total) / len(rows)
+
+
+@torch.inference_mode()
+def predict(network: DeepFM, rows: Rows) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Logits `[rows]` float32 in evaluation mode."""
+    network.eval()
+    logits = []
+    for start in range(0, len(rows), _EVALUATION_ROWS):
+        part = slice(start, start + _EVALUATION_ROWS)
+        weight = None if rows.weight is None else torch.from_numpy(rows.weight[part])
+        logits.append(network(torch.from_numpy(rows.index[part]), weight).numpy())
+    return np.concatenate(logits)
+
+
+def _judged_run(
+    spec: Spec,
+    split: Split,
+    network: DeepFM,
+    counts: np.ndarray[Any, Any],
+    progress: Progress,
+) -> Run:
+    valid, test = (
+        None if rows is None else Judged(predict(network, rows), rows.label, rows.group)
+        for rows in (split.valid, split.test)
+    )
+    assert valid is not None
+    chosen = np.random.default_rng(0).permutation(len(split.train))[:SAMPLE_ROWS]
+    sample = split.train.take(np.sort(chosen))
+    metrics = {
+        "valid": _metrics(valid),
+        "test": {} if test is None else _metrics(test),
+        "rows": len(split.train),
+        "seconds": progress.seconds,
+        "best_seconds": progress.best_seconds,
+        "epochs": len(progress.history),
+        "best_epoch": progress.best_epoch,
+        "history": progress.history,
+    }
+    return Run(
+        spec=spec,
+        schema=split.schema,
+        table=split.table,
+        network=network,
+        metrics=metrics,
+        data_fingerprint=split.train.fingerprint(),
+        counts=counts,
+        rows=len(split.train),
+        valid=valid,
+        test=test,
+        sample_index=sample.index,
+        sample_weight=sample.weight,
+    )
+
+
+def _metrics(judged: Judged) -> dict[str, float]:
+    score = 1 / (1 + np.exp(-judged.logit.astype(np.float64)))
+    return evaluate(judged.logit, score, judged.label, judged.group)
+
+
+def _summary(split: Split, seconds: float) -> str:
+    parts = f"{len(split.train):,} training and {len(split.valid):,} validation rows"
+    if split.test is not None:
+        parts += f", {len(split.test):,} test rows"
+    return f"{parts}, {split.schema.size:,} indices, encoded in {seconds:.1f} s"
+
+
+def _report(metrics: dict[str, Any]) -> str:
+    lines = [f"best epoch {metrics['best_epoch']} of {metrics['epochs']}"]
+    for name in ("valid", "test"):
+        values = ", ".join(f"{key} {value:.4f}" for key, value in metrics[name].items())
+        lines += [f"{name}: {values}"] if values else []
+    return "\n".join(lines)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
