@@ -53,7 +53,7 @@ def export_run(folder: Path, target: Path | None = None, precision: str | None =
     precision = precision or run.spec.export.precision
     if precision != "fp32":
         raise ConfigError(f"precision '{precision}' cannot be exported; expected fp32")
-    target = (target or _next_version(Path("bundles") / run.spec.name)).absolute()
+    target = (target or next_version(Path("bundles") / run.spec.name)).absolute()
     if not target.name.isdigit() or target.name.startswith("0"):
         raise ConfigError(f"{target}: the last part must be a version, an integer from 1")
     calibration = fit_calibration(
@@ -92,7 +92,8 @@ def export_run(folder: Path, target: Path | None = None, precision: str | None =
     return target
 
 
-def _next_version(folder: Path) -> Path:
+def next_version(folder: Path) -> Path:
+    """The first version above all that lie in `ROOT/NAME`."""
     taken = versions(folder) if folder.exists() else []
     return folder / str(max(taken, default=0) + 1)
 
