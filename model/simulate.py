@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from features.atomic import new_file
 from model.metrics import auc
 
-USERS, ITEMS, CATEGORIES, TAGS, TASTES = 2_000, 1_000, 12, 40, 8
+USERS, ITEMS, CATEGORIES, TAGS, TASTES = 1_000, 500, 12, 40, 4
 CANDIDATES = 10  # shown per request
 MOST_TAGS = 4
 CHUNK_REQUESTS = 20_000
@@ -73,8 +73,9 @@ hidden = [64, 32]
 dropout = 0.1
 
 [train]
+batch_size = 1024
+learning_rate = 0.005
 epochs = 6
-embedding_l2 = 1e-6
 """
 
 
@@ -130,8 +131,8 @@ def _world(random: np.random.Generator) -> World:
         tags=tags,
         tag_count=random.integers(0, MOST_TAGS + 1, ITEMS),
         item_level=random.normal(0, 0.5, ITEMS),
-        category_taste=random.normal(0, 0.45, (CATEGORIES, TASTES)),
-        tag_taste=random.normal(0, 0.25, (TAGS, TASTES)),
+        category_taste=random.normal(0, 0.6, (CATEGORIES, TASTES)),
+        tag_taste=random.normal(0, 0.3, (TAGS, TASTES)),
         hour_level=0.3 * np.sin(np.arange(24) / 24 * 2 * np.pi),
     )
 
