@@ -1,0 +1,122 @@
+"""Errors only a server knows, and the one place where an error becomes an answer.
+
+DeepFMError
+└── ServiceError
+    ├── RequestError    the request is at fault: its problems, each with a pointer (400, 413, 422)
+    ├── NotFound        no such path or version (404)
+    ├── NotReady        no model is being served yet, or no longer (503, Retry-After)
+    └── Overloaded      more work is waiting than may wait (429, Retry-After)
+
+Anything else is a bug: logged with its traceback, answered as a bare 500. Bodies are RFC 9457
+problem documents; they never repeat a value of the request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from features.errors import DeepFMError
+
+CONTENT_TYPE = b"application/problem+json"
+MOST_PROBLEMS = 20
+LARGEST_BODY_BYTES = 8000
+RETRY_AFTER_S = 1
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a request body.
+
+    Args:
+        pointer: JSON Pointer (RFC 6901) to the place.
+        code: one of the documented words.
+        message: a sentence for a person, without the value that was found.
+    """
+
+    pointer: str
+    code: str
+    message: str
+
+
+class ServiceError(DeepFMError):
+    """Base of what only a server raises.
+
+    Args:
+        message: shown to the client as `detail`.
+        status: of the answer.
+    """
+
+    status = 500
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        if status is not None:
+            self.status = status
+
+
+class RequestError(ServiceError):
+    """The request is at fault; the client corrects it.
+
+    Args:
+        problems: what is wrong and where; at most `MOST_PROBLEMS` are told.
+        status: 400 for what is no JSON, 413 for too many bytes, 422 for wrong content.
+    """
+
+    def __init__(self, problems: Sequence[Problem], status: int = 422) -> None:
+        super().__init__(problems[0].message, status)
+        self.problems = tuple(problems[:MOST_PROBLEMS])
+
+
+class NotFound(ServiceError):
+    """No such path or version; the client asks for another."""
+
+    status = 404
+
+
+class NotReady(ServiceError):
+    """No model is being served; the client tries again later."""
+
+    status = 503
+
+
+class Overloaded(ServiceError):
+    """More work is waiting than may wait; the client tries again later."""
+
+    status = 429
+
+
+def problem_answer(
+    status: int, detail: str, problems: Sequence[Problem] = ()
+) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Status, headers and body of a problem document, the body under 8 kB."""
+    document: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "errors": [vars(problem) for problem in problems],
+    }
+    if not problems:
+        del document["errors"]
+    body = msgspec.json.encode(document)
+    while len(body) > LARGEST_BODY_BYTES and document.get("errors"):
+        document["errors"].pop()
+        body = msgspec.json.encode(document)
+    headers = [(b"content-type", CONTENT_TYPE), (b"content-length", str(len(body)).encode())]
+    if status in (429, 503):
+        headers.append((b"retry-after", str(RETRY_AFTER_S).encode()))
+    return status, headers, body
+
+
+def answer_to(error: Exception) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """The answer to any exception; the text of one that is not ours stays inside."""
+    if isinstance(error, RequestError):
+        return problem_answer(error.status, error.message, error.problems)
+    if isinstance(error, ServiceError):
+        return problem_answer(error.status, error.message)
+    return problem_answer(500, "The server failed at this request; the failure has been logged.")

@@ -1,0 +1,198 @@
+"""The scorer: a checked bundle and an ONNX Runtime session -> logits and scores."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from features.bundle import Bundle
+from features.encode import Encoded, Encoder
+from features.errors import BundleError, ConfigError, FeatureError
+from features.schema import SIDES, Side
+
+Provider = Literal["auto", "cpu", "cuda"]
+Floats = NDArray[np.float32]
+
+_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_CUDA_OPTIONS = {
+    "use_tf32": "0",  # TF32 is on by default and costs three digits
+    "arena_extend_strategy": "kSameAsRequested",
+}
+
+
+class Scorer:
+    """One loaded version of one model.
+
+    Args:
+        bundle: checked by `open_bundle`.
+        provider: `auto` takes CUDA where it really loads, else the CPU.
+        threads: inside one run.
+        rows_per_run: more rows are scored in several runs, which bounds the runtime's memory.
+
+    Raises:
+        BundleError: the graph does not load, or does not fit the schema.
+        ConfigError: CUDA was asked for and does not load.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        provider: Provider = "auto",
+        threads: int = 1,
+        rows_per_run: int = 1024,
+    ) -> None:
+        self.bundle = bundle
+        self.rows_per_run = rows_per_run
+        self.encoders: dict[Side, Encoder] = {
+            side: Encoder(bundle.schema, side, bundle.table) for side in SIDES
+        }
+        self.has_context = bool(bundle.schema.side("context"))
+        self.session = _load_session(bundle, provider, threads)
+        self.provider = self.session.get_providers()[0]
+        self._check_inputs()
+
+    def score(
+        self, context: Encoded, candidate: Encoded, context_row: NDArray[np.int64]
+    ) -> tuple[Floats, Floats]:
+        """Logit and score of every candidate.
+
+        Args:
+            context: `[R, C]`.
+            candidate: `[N, D]`.
+            context_row: `[N]` int64, the row of `context` that belongs to each candidate.
+
+        Returns:
+            `[N]` each; the score is a click probability.
+        """
+        rows, most = len(context_row), self.rows_per_run
+        if rows <= most:
+            return self._run(context, candidate, context_row)
+        parts = []
+        for start in range(0, rows, most):
+            part = slice(start, start + most)
+            chosen, own = np.unique(context_row[part], return_inverse=True)
+            parts.append(self._run(_take(context, chosen), _take(candidate, part), own))
+        return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+
+    def _run(
+        self, context: Encoded, candidate: Encoded, context_row: NDArray[np.int64]
+    ) -> tuple[Floats, Floats]:
+        rows = len(context_row)
+        if rows == 0:  # the runtime would reject a shape of 0 in some kernels
+            return np.empty(0, np.float32), np.empty(0, np.float32)
+        feed: dict[str, NDArray[Any]] = {"candidate": candidate.index}
+        if candidate.weight is not None:
+            feed["candidate_weight"] = candidate.weight
+        if self.has_context:
+            feed["context"] = context.index
+            feed["context_row"] = context_row
+            if context.weight is not None:
+                feed["context_weight"] = context.weight
+        logit, score = self.session.run(("logit", "score"), feed)
+        if len(logit) != rows or len(score) != rows:
+            raise RuntimeError(f"{rows} rows went in, {len(logit)} scores came out")
+        return logit, score
+
+    def replay(self) -> float:
+        """Score the bundle's golden requests.
+
+        Returns:
+            The largest difference from the scores they must get.
+
+        Raises:
+            BundleError: it is beyond the tolerance; names the request and the processor.
+        """
+        worst, tolerance = 0.0, float(self.bundle.golden["tolerance"])
+        for number, request in enumerate(self.bundle.golden["requests"]):
+            try:
+                score = self._score_values(request)
+            except (FeatureError, KeyError, TypeError, ValueError) as error:
+                raise BundleError(
+                    f"{self.bundle.path}: golden request {number} cannot be scored: {error}"
+                ) from error
+            expected = np.array(request["scores"])
+            difference = float(np.abs(score - expected).max(initial=0.0))
+            if len(score) != len(expected) or not difference <= tolerance:
+                raise BundleError(
+                    f"{self.bundle.path}: golden request {number} scores {difference:.2e} away "
+                    f"from what it must on this processor ({self.provider}); allowed: {tolerance}"
+                )
+            worst = max(worst, difference)
+        return worst
+
+    def warm_up(self) -> None:
+        """Run the sizes that requests bring, so that the first one does not pay for them."""
+        for rows in (1, 2, 16, self.rows_per_run):
+            context = self.encoders["context"].encode({}, 1) if self.has_context else None
+            try:
+                candidate = self.encoders["candidate"].encode({}, rows)
+                context = context or self.encoders["context"].encode({}, 1)
+            except FeatureError:  # a field must not be missing: the golden requests were enough
+                return
+            self.score(context, candidate, np.zeros(rows, np.int64))
+
+    def _score_values(self, request: dict[str, Any]) -> Floats:
+        encoded = []
+        rows_by_side = (
+            ("context", [request["context"]]),
+            ("candidate", [item["features"] for item in request["candidates"]]),
+        )
+        for side, rows in rows_by_side:
+            encoder = self.encoders[side]  # type: ignore[index]
+            values = {field.name: [row.get(field.name) for row in rows] for field in encoder.fields}
+            columns, _ = encoder.columns_from_values(values)
+            encoded.append(encoder.encode(columns, len(rows)))
+        context, candidate = encoded
+        return self.score(context, candidate, np.zeros(len(candidate.index), np.int64))[1]
+
+    def _check_inputs(self) -> None:
+        expected: dict[str, int | None] = {"candidate": self.encoders["candidate"].slots}
+        if self.encoders["candidate"].is_weighted:
+            expected["candidate_weight"] = self.encoders["candidate"].slots
+        if self.has_context:
+            expected |= {"context": self.encoders["context"].slots, "context_row": None}
+            if self.encoders["context"].is_weighted:
+                expected["context_weight"] = self.encoders["context"].slots
+        found = {
+            given.name: given.shape[1] if len(given.shape) > 1 else None
+            for given in self.session.get_inputs()
+        }
+        if found != expected:
+            raise BundleError(
+                f"{self.bundle.path}: the graph takes {found}, the schema gives {expected}"
+            )
+        outputs = {given.name for given in self.session.get_outputs()}
+        if not {"logit", "score"} <= outputs:
+            raise BundleError(f"{self.bundle.path}: the graph gives {sorted(outputs)}")
+
+
+def _take(rows: Encoded, chosen: slice | NDArray[np.int64]) -> Encoded:
+    return Encoded(rows.index[chosen], None if rows.weight is None else rows.weight[chosen])
+
+
+def _load_session(bundle: Bundle, provider: Provider, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Spinning threads burn a core each while they wait for the next run.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    chosen: list[Any] = [_CPU]
+    if provider != "cpu" and _CUDA in onnxruntime.get_available_providers():
+        chosen.insert(0, (_CUDA, _CUDA_OPTIONS))
+    try:
+        # From the path, never from bytes: the tables are memory-mapped and shared then.
+        session = onnxruntime.InferenceSession(str(bundle.model_path), options, providers=chosen)
+    except Exception as error:  # the runtime raises several classes of its own
+        raise BundleError(f"{bundle.path}: the graph does not load: {error}") from error
+    # What was built in is no proof: only what the session really uses is.
+    if provider == "cuda" and session.get_providers()[0] != _CUDA:
+        raise ConfigError(
+            "provider cuda was asked for, but ONNX Runtime runs on "
+            f"{session.get_providers()[0]}; install the extra gpu with its CUDA libraries, "
+            "or ask for auto"
+        )
+    return session

@@ -1,0 +1,74 @@
+"""Every option of the service, its default and its unit; no other module reads the environment."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from features.errors import ConfigError
+
+PREFIX = "DEEPFM_"
+# Kubernetes puts such names into every pod beside a Service called `deepfm`.
+_INJECTED = re.compile(
+    r"DEEPFM_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)"
+)
+
+
+class Settings(BaseSettings):
+    """Options, from arguments first, then `DEEPFM_*` variables, then the defaults."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    bundle: Path = Field(description="ROOT/NAME, the folder that holds the versions")
+    version: int | None = Field(None, ge=1, description="version to serve; default the newest")
+    provider: Literal["auto", "cpu", "cuda"] = Field("auto", description="execution provider")
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    workers: int = Field(1, ge=1, le=256, description="processes")
+    threads: int = Field(1, ge=1, description="threads inside one run of the model")
+    max_body_bytes: int = Field(8 << 20, ge=1, description="largest request body")
+    max_rows: int = Field(10_000, ge=1, description="most instances or candidates of a request")
+    rows_per_run: int = Field(1024, ge=1, description="most rows of one run of the model")
+    grace_s: int = Field(30, ge=0, description="seconds to finish requests in after SIGTERM")
+
+
+def load_settings(**given: Any) -> Settings:
+    """Settings of the process.
+
+    Args:
+        given: options that win over the environment.
+
+    Raises:
+        ConfigError: a `DEEPFM_*` variable is unknown, or an option is absent or out of range.
+    """
+    environment = _without_injected()
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    for name in environment:
+        if name.upper() not in known:
+            near = difflib.get_close_matches(name, known, 1, 0.0)[0]
+            raise ConfigError(f"unknown variable {name}; the nearest valid one is {near}")
+    values = {name[len(PREFIX) :].lower(): value for name, value in environment.items()}
+    try:
+        return Settings.model_validate(values | given)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(
+            f"option {name} ({PREFIX}{name.upper()}): {first['msg'].lower()}"
+        ) from error
+
+
+def _without_injected() -> dict[str, str]:
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(PREFIX)
+        and not _INJECTED.fullmatch(name)
+        and not (name == "DEEPFM_PORT" and "://" in value)
+    }
