@@ -59,6 +59,7 @@ class Encoder:
             for member in self.fields
             if isinstance(member, CategoricalField)
         }
+        self._table = table
         self._parts = _parts(schema, self.fields, table)
 
     def encode(self, columns: Columns, rows: int) -> Encoded:
@@ -105,6 +106,16 @@ class Encoder:
             else:
                 columns[member.name] = _hashes(column, self._seeds[member.name])
         return columns, truncated
+
+    def is_known(self, member: CategoricalField, column: Sequence[Any]) -> bool:
+        """Whether no category in a column of JSON values is unknown to the field.
+
+        Raises:
+            FeatureError: a category is a number beyond 2^53.
+        """
+        columns, _ = self.columns_from_values({member.name: column})
+        found = self._table.find_all(columns[member.name].ravel())
+        return member.hash_buckets is not None or bool((found >= 0).all())
 
     def _hash_lists(
         self, member: CategoricalField, lists: Sequence[Sequence[Any]]

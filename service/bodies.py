@@ -1,0 +1,131 @@
+"""Body bytes -> request, the fast way first; what it refuses is explained or learned from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from features.schema import Schema
+from service.errors import Problem, RequestError
+from service.messages import (
+    MOST_LEARNED,
+    Counts,
+    RankMessages,
+    RankRequest,
+    ScoreMessages,
+    ScoreRequest,
+)
+from service.problems import ProblemFinder, decode_json
+
+R = TypeVar("R", ScoreRequest, RankRequest)
+
+
+class BodyDecoder(Generic[R]):
+    """Decodes bodies of one route for one model; one per event loop.
+
+    Args:
+        build: structs for a tuple of learned names, strict or not.
+        find_problems: of a generically decoded body.
+        find_rows: the field objects inside a decoded, faultless body, with the rows each is for.
+        is_field: whether a name belongs to the model.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[tuple[str, ...], bool], Any],
+        find_problems: Callable[[Any], list[Problem]],
+        find_rows: Callable[[Any], Iterator[tuple[dict[str, Any], int]]],
+        is_field: Callable[[str], bool],
+    ) -> None:
+        self._build = build
+        self._find_problems = find_problems
+        self._find_rows = find_rows
+        self._is_field = is_field
+        self._learned: tuple[str, ...] = ()
+        self._messages = build((), True)
+
+    def decode(self, body: bytes) -> R:
+        """Request of a body.
+
+        Raises:
+            RequestError: it is no JSON, or something in it is wrong.
+        """
+        try:
+            request: R = self._messages.decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return self._decode_slowly(body)
+        return request
+
+    def explain(self, body: bytes) -> RequestError:
+        """The error of a body that the encoder refused."""
+        problems = self._find_problems(decode_json(body))
+        if not problems:
+            raise RuntimeError("the encoder refused a body in which no problem is found")
+        return RequestError(problems)
+
+    def _decode_slowly(self, body: bytes) -> R:
+        document = decode_json(body)
+        problems = self._find_problems(document)
+        if problems:
+            raise RequestError(problems)
+        unknown = self._unknown(document)
+        self._learn(unknown)
+        lenient = self._build((), False)
+        request: R = lenient.request(msgspec.convert(document, lenient.body))
+        return replace(request, unknown=unknown)
+
+    def _unknown(self, document: Any) -> Counts:
+        counts: Counter[str] = Counter()
+        for names, rows in self._find_rows(document):
+            for name in names:
+                if not self._is_field(name):
+                    counts[name] += rows
+        return dict(counts)
+
+    def _learn(self, names: Counts) -> None:
+        new = [name for name in names if name not in self._learned]
+        room = MOST_LEARNED - len(self._learned)
+        if new and room > 0:
+            self._learned = (*self._learned, *new[:room])
+            self._messages = self._build(self._learned, True)
+
+
+def score_decoder(schema: Schema, finder: ProblemFinder) -> BodyDecoder[ScoreRequest]:
+    """Decoder of `/score` bodies."""
+    return BodyDecoder(
+        lambda learned, is_strict: ScoreMessages(schema, learned, is_strict),
+        finder.score_problems,
+        _score_rows,
+        finder.fields.__contains__,
+    )
+
+
+def rank_decoder(schema: Schema, finder: ProblemFinder) -> BodyDecoder[RankRequest]:
+    """Decoder of `/rank` bodies."""
+    return BodyDecoder(
+        lambda learned, is_strict: RankMessages(schema, learned, is_strict),
+        finder.rank_problems,
+        _rank_rows,
+        finder.fields.__contains__,
+    )
+
+
+def _score_rows(body: Any) -> Iterator[tuple[dict[str, Any], int]]:
+    for row in body.get("instances", ()):
+        yield row, 1
+    if columns := body.get("columns"):
+        yield columns, max((len(c) for c in columns.values() if isinstance(c, list)), default=0)
+
+
+def _rank_rows(body: Any) -> Iterator[tuple[dict[str, Any], int]]:
+    yield body.get("context") or {}, 1
+    found = body["candidates"]
+    if isinstance(found, dict):
+        yield found.get("features", {}), len(found["id"])
+    else:
+        for item in found:
+            yield item.get("features", {}), 1
