@@ -30,7 +30,7 @@ class BodyDecoder(Generic[R]):
     Args:
         build: structs for a tuple of learned names, strict or not.
         find_problems: of a generically decoded body.
-        find_rows: the field objects inside a decoded, faultless body, with the rows each is for.
+        find_rows: the field objects inside a decoded, faultless body, and whether each holds columns.
         is_field: whether a name belongs to the model.
     """
 
@@ -38,7 +38,7 @@ class BodyDecoder(Generic[R]):
         self,
         build: Callable[[tuple[str, ...], bool], Any],
         find_problems: Callable[[Any], list[Problem]],
-        find_rows: Callable[[Any], Iterator[tuple[dict[str, Any], int]]],
+        find_rows: Callable[[Any], Iterator[tuple[dict[str, Any], bool]]],
         is_field: Callable[[str], bool],
     ) -> None:
         self._build = build
@@ -72,25 +72,25 @@ class BodyDecoder(Generic[R]):
         problems = self._find_problems(document)
         if problems:
             raise RequestError(problems)
-        unknown = self._unknown(document)
-        self._learn(unknown)
         lenient = self._build((), False)
         request: R = lenient.request(msgspec.convert(document, lenient.body))
+        unknown = self._unknown(document, request.rows)
+        self._learn(unknown)
         return replace(request, unknown=unknown)
 
-    def _unknown(self, document: Any) -> Counts:
+    def _unknown(self, document: Any, rows: int) -> Counts:
         counts: Counter[str] = Counter()
-        for names, rows in self._find_rows(document):
+        for names, is_columns in self._find_rows(document):
             for name in names:
                 if not self._is_field(name):
-                    counts[name] += rows
+                    counts[name] += rows if is_columns else 1
         return dict(counts)
 
     def _learn(self, names: Counts) -> None:
         new = [name for name in names if name not in self._learned]
         room = MOST_LEARNED - len(self._learned)
         if new and room > 0:
-            self._learned = (*self._learned, *new[:room])
+            self._learned += tuple(new[:room])
             self._messages = self._build(self._learned, True)
 
 
@@ -114,18 +114,17 @@ def rank_decoder(schema: Schema, finder: ProblemFinder) -> BodyDecoder[RankReque
     )
 
 
-def _score_rows(body: Any) -> Iterator[tuple[dict[str, Any], int]]:
+def _score_rows(body: Any) -> Iterator[tuple[dict[str, Any], bool]]:
     for row in body.get("instances", ()):
-        yield row, 1
-    if columns := body.get("columns"):
-        yield columns, max((len(c) for c in columns.values() if isinstance(c, list)), default=0)
+        yield row, False
+    yield body.get("columns", {}), True
 
 
-def _rank_rows(body: Any) -> Iterator[tuple[dict[str, Any], int]]:
-    yield body.get("context") or {}, 1
+def _rank_rows(body: Any) -> Iterator[tuple[dict[str, Any], bool]]:
+    yield body.get("context") or {}, False
     found = body["candidates"]
     if isinstance(found, dict):
-        yield found.get("features", {}), len(found["id"])
+        yield found.get("features", {}), True
     else:
         for item in found:
-            yield item.get("features", {}), 1
+            yield item.get("features", {}), False

@@ -59,6 +59,11 @@ class RankRequest:
     pairwise: bool = False
     unknown: Counts = field(default_factory=dict)
 
+    @property
+    def rows(self) -> int:
+        """Number of candidates."""
+        return len(self.ids)
+
 
 def value_type(member: Field) -> Any:
     """What one JSON value of a field may be."""

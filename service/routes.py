@@ -1,0 +1,209 @@
+"""`POST /score` and `POST /rank` as bare ASGI applications: bytes in, bytes out.
+
+A request's life, top to bottom: read, decode, encode, score, order, answer. The two stand in front
+of FastAPI's router, whose own stack costs more than a whole small request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from features.encode import Encoded
+from features.errors import FeatureError
+from service.bodies import BodyDecoder
+from service.errors import Problem, RequestError, ServiceError, answer_to
+from service.models import Model, Models
+from service.problems import MOST_PAIRWISE
+from service.ranking import best_first, win_probability
+from service.settings import Settings
+from service.telemetry import Telemetry
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Warnings = list[dict[str, Any]]
+
+MOST_WARNINGS = 20
+_DISCARD_FACTOR = 4
+_DISCARD_S = 5.0
+_log = logging.getLogger("deepfm")
+_encode = msgspec.json.Encoder().encode
+
+
+class ScoreRoute:
+    """`POST /score`: click probabilities of instances.
+
+    Args:
+        models: the loaded versions.
+        settings: limits.
+        telemetry: counts.
+    """
+
+    name = "/score"
+
+    def __init__(self, models: Models, settings: Settings, telemetry: Telemetry) -> None:
+        self.models, self.settings, self.telemetry = models, settings, telemetry
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request."""
+        started = time.perf_counter()
+        rows = 0
+        try:
+            model = self.models.pick(scope["query_string"])
+            body = await read_body(scope, receive, self.settings.max_body_bytes)
+            answer, rows = self.answer(model, body)
+            status, headers = 200, _json_headers(answer)
+        except ServiceError as error:
+            status, headers, answer = answer_to(error)
+        except Exception as error:
+            _log.exception("%s failed", self.name)
+            status, headers, answer = answer_to(error)
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+        self.telemetry.observe(self.name, status, rows, time.perf_counter() - started)
+
+    def answer(self, model: Model, body: bytes) -> tuple[bytes, int]:
+        """Body of the answer, and how many rows were scored.
+
+        Raises:
+            RequestError: something in the body is wrong.
+        """
+        decoder = model.score_decoder
+        request = decoder.decode(body)
+        self.bound_rows(request.rows, decoder, body)
+        context, candidate, truncated = encode(
+            model, request.values, request.values, (request.rows, request.rows), decoder, body
+        )
+        _, score = model.scorer.score(context, candidate, np.arange(request.rows))
+        document = {"model": model.name, "version": model.version, "scores": score.tolist()}
+        return _encode(_with_warnings(document, request.unknown, truncated)), request.rows
+
+    def bound_rows(self, rows: int, decoder: BodyDecoder[Any], body: bytes) -> None:
+        """Refuse a request of too many rows.
+
+        Raises:
+            RequestError: there are more than the settings allow.
+        """
+        if rows > self.settings.max_rows:
+            raise decoder.explain(body)
+
+
+class RankRoute(ScoreRoute):
+    """`POST /rank`: candidates in the order of their logits."""
+
+    name = "/rank"
+
+    def answer(self, model: Model, body: bytes) -> tuple[bytes, int]:
+        """As `ScoreRoute.answer`."""
+        decoder = model.rank_decoder
+        request = decoder.decode(body)
+        rows = request.rows
+        self.bound_rows(rows, decoder, body)
+        if request.pairwise and min(request.top_k or rows, rows) > MOST_PAIRWISE:
+            raise decoder.explain(body)
+        context, candidate, truncated = encode(
+            model, request.context, request.candidates, (1, rows), decoder, body
+        )
+        logit, score = model.scorer.score(context, candidate, np.zeros(rows, np.int64))
+        order = best_first(logit, request.top_k)
+        items = [
+            {"id": request.ids[place], "rank": rank, "score": value}
+            for rank, (place, value) in enumerate(
+                zip(order.tolist(), score[order].tolist(), strict=True), 1
+            )
+        ]
+        document = {"model": model.name, "version": model.version, "items": items}
+        if request.pairwise:
+            document["win_probability"] = win_probability(logit[order]).tolist()
+        repeated = rows - len(set(request.ids))
+        return _encode(_with_warnings(document, request.unknown, truncated, repeated)), rows
+
+
+def encode(
+    model: Model,
+    context: Mapping[str, Sequence[Any]],
+    candidates: Mapping[str, Sequence[Any]],
+    rows: tuple[int, int],
+    decoder: BodyDecoder[Any],
+    body: bytes,
+) -> tuple[Encoded, Encoded, dict[str, int]]:
+    """Both sides encoded, and for each multi field how many lists were truncated.
+
+    Raises:
+        RequestError: a value is refused by its field.
+    """
+    encoders = model.scorer.encoders
+    try:
+        columns, truncated = encoders["context"].columns_from_values(context)
+        encoded = encoders["context"].encode(columns, rows[0])
+        columns, more = encoders["candidate"].columns_from_values(candidates)
+        return encoded, encoders["candidate"].encode(columns, rows[1]), truncated | more
+    except FeatureError as error:
+        raise decoder.explain(body) from error
+
+
+async def read_body(scope: Scope, receive: Receive, most_bytes: int) -> bytes:
+    """The request's body, its bytes counted as they arrive.
+
+    Raises:
+        RequestError: there are too many (413). The rest is read and thrown away for a while, so
+            that the client gets to read the answer.
+    """
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if message.get("more_body"):
+        parts, length = [body], len(body)
+        while message.get("more_body") and length <= most_bytes:
+            message = await receive()
+            parts.append(message.get("body", b""))
+            length += len(parts[-1])
+        body = b"".join(parts)
+    if len(body) > most_bytes:
+        await _discard(message, receive, most_bytes)
+        text = f"the body is larger than {most_bytes} bytes"
+        raise RequestError([Problem("", "too_long", text)], status=413)
+    return body
+
+
+async def _discard(message: MutableMapping[str, Any], receive: Receive, most_bytes: int) -> None:
+    left = most_bytes * _DISCARD_FACTOR
+    try:
+        async with asyncio.timeout(_DISCARD_S):
+            while message.get("more_body") and left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+    except TimeoutError:
+        return
+
+
+def _json_headers(body: bytes) -> list[tuple[bytes, bytes]]:
+    return [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+    ]
+
+
+def _with_warnings(
+    document: dict[str, Any],
+    unknown: Mapping[str, int],
+    truncated: Mapping[str, int],
+    repeated: int = 0,
+) -> dict[str, Any]:
+    if not (unknown or truncated or repeated):
+        return document
+    warnings: Warnings = [
+        {"field": name, "code": "unknown_field", "count": count} for name, count in unknown.items()
+    ]
+    warnings += [
+        {"field": name, "code": "truncated", "count": count} for name, count in truncated.items()
+    ]
+    if repeated:
+        warnings.insert(0, {"field": "id", "code": "duplicate_id", "count": repeated})
+    return document | {"warnings": warnings[:MOST_WARNINGS]}
