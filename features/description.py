@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from features.bundle import Bundle
-from features.schema import BucketField, CategoricalField, Field, ValueField
+from features.schema import BucketField, CategoricalField, Field, Schema, ValueField
 
 _HEADER = ("field", "side", "kind", "indices", "missing", "unknown")
 
@@ -58,4 +60,18 @@ def _columns(rows: list[tuple[str, ...]]) -> list[str]:
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
+    ]
+
+
+def schema_summary(schema: Schema) -> list[dict[str, Any]]:
+    """One JSON-able entry per field, without its categories."""
+    return [
+        {
+            "name": field.name,
+            "side": field.side,
+            "kind": _kind(field),
+            "indices": field.size,
+            "missing": field.missing,
+        }
+        for field in schema.fields
     ]

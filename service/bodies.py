@@ -30,7 +30,7 @@ class BodyDecoder(Generic[R]):
     Args:
         build: structs for a tuple of learned names, strict or not.
         find_problems: of a generically decoded body.
-        find_rows: the field objects inside a decoded, faultless body, and whether each holds columns.
+        find_rows: the field objects inside a decoded, faultless body; true for columns.
         is_field: whether a name belongs to the model.
     """
 

@@ -1,0 +1,190 @@
+"""`create_app`: assembles the service, nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import FileResponse, HTMLResponse
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+
+from features.description import schema_summary
+from service.errors import NotReady, ServiceError, answer_to, problem_answer
+from service.models import Models, load_scorer
+from service.openapi import components, hot_paths
+from service.routes import RankRoute, Receive, Scope, ScoreRoute, Send
+from service.scorer import Scorer
+from service.settings import Settings, load_settings
+from service.telemetry import Telemetry
+
+_SWAGGER = Path(__file__).parent / "swagger"
+_log = logging.getLogger("deepfm")
+
+
+class App(FastAPI):
+    """FastAPI with the scoring routes in front of its router.
+
+    Args:
+        settings: of the process.
+        scorer: ready to answer; None loads the one that the settings name at start-up.
+    """
+
+    def __init__(self, settings: Settings, scorer: Scorer | None) -> None:
+        super().__init__(
+            title="DeepFM service",
+            description="Click probabilities and rankings.",
+            version="1",
+            docs_url=None,
+            redoc_url=None,
+            lifespan=_lifespan,
+        )
+        self.settings = settings
+        self.scorer = scorer
+        self.models = Models()
+        self.telemetry = Telemetry(self.models)
+        self.registry = CollectorRegistry()
+        self.registry.register(self.telemetry)
+        routes = (
+            ScoreRoute(self.models, settings, self.telemetry),
+            RankRoute(self.models, settings, self.telemetry),
+        )
+        self.hot = {route.name: route for route in routes}
+        for route in routes:  # the router knows them too: for 405 and mounted use
+            self.router.routes.append(Route(route.name, route, methods=["POST"]))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer on the short way where there is one."""
+        if scope["type"] == "http" and scope["method"] == "POST":
+            route = self.hot.get(scope["path"])
+            if route is not None:
+                await route(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document, with the fields of the model that answers."""
+        document = dict(super().openapi())
+        if self.models.current is not None:
+            schema = self.models.current.scorer.bundle.schema
+            document["paths"] = hot_paths(schema) | document["paths"]
+            schemas = document.get("components", {}).get("schemas", {})
+            document["components"] = {"schemas": schemas | components(schema)}
+        return document
+
+
+def create_app(settings: Settings | None = None, scorer: Scorer | None = None) -> App:
+    """The service as an ASGI application.
+
+    Args:
+        settings: default: from the environment.
+        scorer: ready to answer; default: loaded at start-up, as the settings say.
+
+    Raises:
+        ConfigError: the environment holds a wrong option.
+    """
+    app = App(settings or load_settings(), scorer)
+    app.get("/healthz", summary="Whether the process is alive")(_healthz)
+    app.get("/readyz", summary="Whether it answers, and with what")(_readyz)
+    app.get("/metrics", summary="Counters for Prometheus")(_metrics)
+    app.get("/v1/models", summary="Loaded versions, their metrics and fields")(_models)
+    app.get("/docs", include_in_schema=False)(_docs)
+    app.get("/docs/{name}", include_in_schema=False)(_docs_file)
+    app.add_exception_handler(ServiceError, _problem)
+    app.add_exception_handler(HTTPException, _http_problem)
+    app.add_exception_handler(Exception, _problem)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    assert isinstance(app, App)
+    scorer = app.scorer
+    if scorer is None:
+        # Loading holds a core for a while: the loop stays free to say that it is alive.
+        scorer = await asyncio.to_thread(load_scorer, app.settings)
+    app.models.add(scorer, app.settings.max_rows)
+    manifest = scorer.bundle.manifest
+    _log.info("%s version %d ready on %s", manifest.name, manifest.version, scorer.provider)
+    yield
+    app.models.current = None
+
+
+async def _healthz() -> dict[str, str]:
+    return {"status": "alive"}
+
+
+async def _readyz(request: Request) -> dict[str, Any]:
+    model = request.app.models.current
+    if model is None:
+        raise NotReady("no model is being served yet")
+    return {
+        "status": "ready",
+        "model": model.name,
+        "version": model.version,
+        "provider": model.scorer.provider,
+    }
+
+
+async def _metrics(request: Request) -> Response:
+    return Response(generate_latest(request.app.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _models(request: Request) -> dict[str, Any]:
+    models: Models = request.app.models
+    if models.current is None:
+        raise NotReady("no model is being served yet")
+    loaded = [
+        {
+            "version": version,
+            "created": model.scorer.bundle.manifest.created,
+            "precision": model.scorer.bundle.manifest.precision,
+            "calibration": model.scorer.bundle.manifest.calibration["method"],
+            "metrics": model.scorer.bundle.manifest.metrics,
+            "schema": schema_summary(model.scorer.bundle.schema),
+        }
+        for version, model in sorted(models.loaded.items())
+    ]
+    current = models.current
+    return {"models": [{"name": current.name, "version": current.version, "versions": loaded}]}
+
+
+async def _docs() -> HTMLResponse:
+    return get_swagger_ui_html(
+        openapi_url="openapi.json",
+        title="DeepFM service",
+        swagger_js_url="docs/swagger-ui-bundle.js",
+        swagger_css_url="docs/swagger-ui.css",
+        swagger_favicon_url="data:,",
+        swagger_ui_parameters={"tryItOutEnabled": True},
+    )
+
+
+async def _docs_file(name: str) -> FileResponse:
+    if name not in ("swagger-ui-bundle.js", "swagger-ui.css"):
+        raise HTTPException(404)
+    return FileResponse(_SWAGGER / name)
+
+
+async def _problem(request: Request, error: Exception) -> Response:
+    return _response(*answer_to(error))
+
+
+async def _http_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    response = _response(*problem_answer(error.status_code, error.detail))
+    response.headers.update(error.headers or {})
+    return response
+
+
+def _response(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> Response:
+    named = {name.decode(): value.decode() for name, value in headers}
+    return Response(body, status, named)

@@ -1,0 +1,111 @@
+"""`deepfm serve`: one process, or several that share a port.
+
+Each worker listens on a socket of its own with SO_REUSEPORT, so that the kernel spreads the
+connections; on one shared socket they were seen to end up on one worker. A worker that dies is
+replaced. SIGTERM and SIGINT drain all of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import signal
+import socket
+import threading
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import uvicorn
+
+from features.errors import ConfigError
+from service.app import create_app
+from service.models import load_scorer
+from service.settings import Settings
+from service.telemetry import log_as_json
+
+_log = logging.getLogger("deepfm")
+
+_POLL_S = 0.2
+_RESTART_PAUSE_S = 1.0
+
+
+def serve(settings: Settings) -> None:
+    """Serve until a signal ends it.
+
+    Raises:
+        BundleError: the bundle cannot be served.
+        ConfigError: an option cannot be met, or the port is taken.
+    """
+    log_as_json()
+    if settings.workers == 1:
+        scorer = load_scorer(settings)
+        with _listening(settings) as listener:
+            _server(settings, scorer).run(sockets=[listener])
+        return
+    load_scorer(settings)  # what no worker could serve is said once, here
+    with _listening(settings) as placeholder:
+        port = placeholder.getsockname()[1]
+        _supervise(settings.model_copy(update={"port": port}))
+
+
+def _server(settings: Settings, scorer: Any = None) -> uvicorn.Server:
+    config = uvicorn.Config(
+        create_app(settings, scorer),
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=settings.grace_s,
+    )
+    return uvicorn.Server(config)
+
+
+def _listening(settings: Settings) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if settings.workers > 1:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}"
+        ) from error
+    return listener
+
+
+def _work(settings: Settings) -> None:
+    log_as_json()
+    with _listening(settings) as listener:
+        _server(settings).run(sockets=[listener])
+
+
+def _supervise(settings: Settings) -> None:
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    # Spawned, not forked: a session of the runtime does not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    workers = [_start(context, settings) for _ in range(settings.workers)]
+    while not stopping.wait(_POLL_S):
+        for place, worker in enumerate(workers):
+            if not worker.is_alive() and not stopping.wait(_RESTART_PAUSE_S):
+                _log.warning("worker %s ended with code %s", worker.pid, worker.exitcode)
+                workers[place] = _start(context, settings)
+    for worker in workers:
+        worker.terminate()
+    for worker in workers:
+        worker.join(settings.grace_s + 1)
+        if worker.is_alive():
+            worker.kill()
+
+
+def _start(context: Any, settings: Settings) -> BaseProcess:
+    worker: BaseProcess = context.Process(target=_work, args=(settings,), daemon=True)
+    worker.start()
+    return worker
