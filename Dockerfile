@@ -1,0 +1,56 @@
+# Two images from one file: the service (the last stage, no torch) and, with --target train, the
+# trainer. EXTRA=gpu builds the service on the CUDA build of ONNX Runtime.
+ARG PYTHON_VERSION=3.13
+
+FROM python:${PYTHON_VERSION}-slim AS dependencies
+ARG EXTRA=serve
+WORKDIR /src
+COPY pyproject.toml constraints.txt requirements-serve.lock LICENSE README.md cli.py ./
+COPY features/ features/
+COPY model/ model/
+COPY export/ export/
+COPY service/ service/
+# The serve set is pinned by hash. The gpu set holds other wheels: versions alone pin it.
+RUN python -m venv --without-pip /venv \
+    && if [ "$EXTRA" = serve ]; then \
+         python -m pip --python /venv/bin/python install --no-cache-dir --no-compile \
+           --require-hashes -r requirements-serve.lock; \
+       else \
+         python -m pip --python /venv/bin/python install --no-cache-dir --no-compile \
+           -c constraints.txt ".[$EXTRA]" \
+         && python -m pip --python /venv/bin/python uninstall -y deepfm-service; \
+       fi
+
+FROM python:${PYTHON_VERSION}-slim AS train
+# pip reads these from its environment: give an index that holds torch's CPU wheels to leave the
+# CUDA ones out.
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
+WORKDIR /app
+COPY pyproject.toml constraints.txt LICENSE README.md cli.py ./
+COPY features/ features/
+COPY model/ model/
+COPY export/ export/
+COPY service/ service/
+RUN python -m pip install --no-cache-dir -c constraints.txt -e ".[train,serve]" \
+    && install -d -o 10001 -g 10001 /bundles
+ENV PYTHONUNBUFFERED=1
+USER 10001:10001
+WORKDIR /bundles
+ENTRYPOINT ["deepfm"]
+CMD ["--help"]
+
+FROM python:${PYTHON_VERSION}-slim AS serve
+COPY --from=dependencies /venv /venv
+WORKDIR /app
+COPY cli.py ./
+COPY features/ features/
+COPY service/ service/
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+# Any numeric user will do: nothing is written outside the sockets.
+USER 10001:10001
+EXPOSE 8000
+HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=3 \
+    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.environ.get(\"DEEPFM_PORT\", \"8000\")}/readyz', timeout=2)"]
+ENTRYPOINT ["python", "cli.py"]
+CMD ["serve", "/bundles/demo", "--host", "0.0.0.0"]
