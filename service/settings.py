@@ -26,16 +26,26 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     bundle: Path = Field(description="ROOT/NAME, the folder that holds the versions")
-    version: int | None = Field(None, ge=1, description="version to serve; default the newest")
-    provider: Literal["auto", "cpu", "cuda"] = Field("auto", description="execution provider")
-    host: str = Field("127.0.0.1", description="address to listen on")
-    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    workers: int = Field(1, ge=1, le=256, description="processes")
-    threads: int = Field(1, ge=1, description="threads inside one run of the model")
-    max_body_bytes: int = Field(8 << 20, ge=1, description="largest request body")
-    max_rows: int = Field(10_000, ge=1, description="most instances or candidates of a request")
-    rows_per_run: int = Field(1024, ge=1, description="most rows of one run of the model")
-    grace_s: int = Field(30, ge=0, description="seconds to finish requests in after SIGTERM")
+    version: int | None = Field(
+        default=None, ge=1, description="version to serve; default the newest"
+    )
+    provider: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="execution provider"
+    )
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(
+        default=8000, ge=0, le=65535, description="port to listen on; 0 takes a free one"
+    )
+    workers: int = Field(default=1, ge=1, le=256, description="processes")
+    threads: int = Field(default=1, ge=1, description="threads inside one run of the model")
+    max_body_bytes: int = Field(default=8 << 20, ge=1, description="largest request body")
+    max_rows: int = Field(
+        default=10_000, ge=1, description="most instances or candidates of a request"
+    )
+    rows_per_run: int = Field(default=1024, ge=1, description="most rows of one run of the model")
+    grace_s: int = Field(
+        default=30, ge=0, description="seconds to finish requests in after SIGTERM"
+    )
 
 
 def load_settings(**given: Any) -> Settings:

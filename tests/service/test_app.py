@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.app import create_app
+from service.scorer import Scorer
+from service.settings import Settings
+
+
+def test_healthz_and_readyz_say_what_runs(client: TestClient) -> None:
+    assert client.get("/healthz").json() == {"status": "alive"}
+    assert client.get("/readyz").json() == {
+        "status": "ready",
+        "model": "tiny",
+        "version": 3,
+        "provider": "CPUExecutionProvider",
+    }
+
+
+def test_before_a_model_is_loaded_everything_but_healthz_is_503(
+    bundle_path: Path, scorer: Scorer
+) -> None:
+    app = create_app(Settings(bundle=bundle_path.parent), scorer)
+    client = TestClient(app)  # without `with`, the lifespan does not run
+    assert client.get("/healthz").status_code == 200
+    for answer in (client.get("/readyz"), client.post("/score", json={"instances": []})):
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"] == "1"
+        assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_models_lists_versions_metrics_and_fields(client: TestClient) -> None:
+    (model,) = client.get("/v1/models").json()["models"]
+    (version,) = model["versions"]
+    assert (model["name"], model["version"], version["version"]) == ("tiny", 3, 3)
+    assert version["metrics"]["uncalibrated"]["valid"]["auc"] > 0
+    assert {field["name"] for field in version["schema"]} >= {"age", "item", "tags"}
+
+
+def test_metrics_count_requests_and_rows(client: TestClient) -> None:
+    client.post("/score", json={"instances": [{}, {}]})
+    client.post("/score", json={})
+    text = client.get("/metrics").text
+    assert 'deepfm_requests_total{route="/score",status="200"} 1.0' in text
+    assert 'deepfm_requests_total{route="/score",status="422"} 1.0' in text
+    assert 'deepfm_rows_total{route="/score"} 2.0' in text
+    assert 'deepfm_request_seconds_count{route="/score"} 2.0' in text
+
+
+@pytest.mark.parametrize("route", ["/score", "/rank"])
+def test_the_openapi_example_works(client: TestClient, route: str) -> None:
+    document = client.get("/openapi.json").json()
+    content = document["paths"][route]["post"]["requestBody"]["content"]["application/json"]
+    answer = client.post(route, json=content["example"])
+    assert answer.status_code == 200
+    assert "warnings" not in answer.json()
+
+
+def test_openapi_types_every_field(client: TestClient) -> None:
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    assert schemas["Context"]["properties"]["age"]["type"] == ["number", "null"]
+    assert "item" in schemas["Candidate"]["properties"]
+    assert "item" not in schemas["Context"]["properties"]
+    assert schemas["Candidate"]["properties"]["tags"]["type"] == ["array", "null"]
+
+
+def test_docs_need_no_other_host(client: TestClient) -> None:
+    page = client.get("/docs").text
+    assert "//" not in page.replace("http://www.w3.org", "").replace("// ", "")
+    for name in ("swagger-ui-bundle.js", "swagger-ui.css"):
+        assert f"docs/{name}" in page
+        assert client.get(f"/docs/{name}").status_code == 200
+    assert client.get("/docs/LICENSE").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/score", 405), ("GET", "/nope", 404)]
+)
+def test_what_the_router_refuses_is_a_problem_document_too(
+    client: TestClient, method: str, path: str, status: int
+) -> None:
+    answer = client.request(method, path)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_bug_is_a_bare_500(
+    client: TestClient, scorer: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr(scorer, "score", fail)
+    answer = client.post("/score", json={"instances": [{}]})
+    assert answer.status_code == 500
+    assert "secret" not in answer.text
