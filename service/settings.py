@@ -8,8 +8,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from features.errors import ConfigError
 
@@ -20,10 +19,10 @@ _INJECTED = re.compile(
 )
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """Options, from arguments first, then `DEEPFM_*` variables, then the defaults."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     bundle: Path = Field(description="ROOT/NAME, the folder that holds the versions")
     version: int | None = Field(

@@ -71,8 +71,11 @@ hidden = [8, 4]
 batch_norm = true
 dropout = 0.1
 [train]
-epochs = 1
-batch_size = 128
+epochs = 4
+batch_size = 64
+learning_rate = 0.01
+[export]
+calibration = "platt"
 """
 ROWS = 1200
 
@@ -102,7 +105,7 @@ def write_log(path: Path, rows: int = ROWS, seed: int = 0) -> None:
         "item": item,
         "shop": np.char.add("shop", random.integers(0, 30, rows).astype(str)),
         "tags": pa.array(words("t", 3), pa.list_(pa.string())),
-        "clicked": (random.random(rows) < 0.2 + 0.03 * item).astype(np.int8),
+        "clicked": (random.random(rows) < 0.05 + 0.045 * item).astype(np.int8),
     }
     pq.write_table(pa.table(columns), path)
 

@@ -81,28 +81,6 @@ def linear_logit(
     return logit + part(context)[context_row] if schema.side("context") else logit
 
 
-class FakeScorer:
-    """Scores without a runtime or files."""
-
-    provider = "CPUExecutionProvider"
-
-    def __init__(self, schema: Schema = SCHEMA, version: int = 1) -> None:
-        self.bundle = Bundle(Path("fake"), manifest(schema, version), schema, schema.build_table())
-        self.encoders: dict[Side, Encoder] = {
-            side: Encoder(schema, side, self.bundle.table) for side in SIDES
-        }
-
-    def score(
-        self, context: Encoded, candidate: Encoded, context_row: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        logit = linear_logit(self.bundle.schema, context, candidate, context_row)
-        return logit, (1 / (1 + np.exp(-logit))).astype(np.float32)
-
-
-def fake_scorer(schema: Schema = SCHEMA, version: int = 1) -> Scorer:
-    return cast(Scorer, FakeScorer(schema, version))
-
-
 def manifest(schema: Schema, version: int = 1) -> Manifest:
     return Manifest(
         name="tiny",
@@ -199,32 +177,3 @@ def _write_graph(schema: Schema, folder: Path) -> None:
         location=MODEL_DATA_FILE,
         size_threshold=0,
     )
-
-
-class Client:
-    """Speaks HTTP with an app in this process, which has been started.
-
-    Args:
-        app: the application.
-        runner: of the loop the app lives in.
-    """
-
-    def __init__(self, app: App, runner: asyncio.Runner) -> None:
-        self.app = app
-        self._runner = runner
-
-    def get(self, path: str) -> httpx.Response:
-        return self.request("GET", path)
-
-    def post(self, path: str, body: Any) -> httpx.Response:
-        """Post JSON, or bytes as they are."""
-        content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return self.request("POST", path, content)
-
-    def request(self, method: str, path: str, content: bytes | None = None) -> httpx.Response:
-        return self._runner.run(self._request(method, path, content))
-
-    async def _request(self, method: str, path: str, content: bytes | None) -> httpx.Response:
-        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            return await client.request(method, path, content=content)
