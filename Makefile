@@ -30,7 +30,7 @@ train: .venv/ready
 
 example: .venv/ready
 	@test -n "$(NAME)" || { echo "give the example: make example NAME=ml_1m"; exit 2; }
-	$(BIN)/python examples/run.py $(NAME)
+	$(BIN)/python -m examples.run $(NAME)
 
 clean:
 	rm -rf .venv bundles runs build .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
