@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from itertools import combinations
+
+import pytest
+import torch
+from torch import Tensor
+
+from features.schema import CategoricalField, Schema, ValueField
+from features.vocabulary import Vocabulary
+from model.config import ModelConfig
+from model.deepfm import DeepFM, dense_layers, fm_term, slot_fields
+
+LETTERS = Vocabulary.of("abc")
+# Fused indices: user 0-4, mass 5-6, item 7-11, tags 12-16.
+SCHEMA = Schema(
+    (
+        CategoricalField(name="user", side="context", vocabulary=LETTERS),
+        ValueField(name="mass", minimum=0.0, maximum=9.0),
+        CategoricalField(name="item", vocabulary=LETTERS),
+        CategoricalField(name="tags", vocabulary=LETTERS, multi=True, max_values=3),
+    )
+)
+PLAIN = Schema(
+    (
+        CategoricalField(name="user", side="context", vocabulary=LETTERS),
+        CategoricalField(name="item", vocabulary=LETTERS),
+    )
+)
+
+
+def build(schema: Schema, hidden: tuple[int, ...] = (4, 3), dim: int = 3) -> DeepFM:
+    """A network with every weight away from zero, in evaluation mode."""
+    torch.manual_seed(0)
+    network = DeepFM(schema, ModelConfig(embedding_dim=dim, hidden=hidden))
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.normal_(std=0.5)
+    return network.eval()
+
+
+def pairs(vectors: list[Tensor]) -> Tensor:
+    """Sum of <v_i, v_j> over i < j, pair by pair."""
+    return sum((a @ b for a, b in combinations(vectors, 2)), torch.zeros(()))
+
+
+@pytest.mark.parametrize("fields", [1, 2, 3, 8, 39])
+@pytest.mark.parametrize("dim", [1, 4, 16])
+def test_fm_term_is_the_sum_over_all_pairs(fields: int, dim: int) -> None:
+    pooled = torch.randn(5, fields, dim, generator=torch.Generator().manual_seed(fields))
+    expected = torch.stack([pairs(list(row)) for row in pooled])
+    torch.testing.assert_close(fm_term(pooled), expected, rtol=1e-4, atol=1e-4)
+
+
+def by_hand(network: DeepFM, fields: list[list[tuple[int, float]]]) -> Tensor:
+    """bias + linear + FM pairs + MLP of one row, each field as (index, weight) of its slots."""
+    table, linear = network.embedding.weight, network.linear.weight[:, 0]
+    vectors = [
+        sum((x * table[i] for i, x in field), torch.zeros(table.shape[1])) for field in fields
+    ]
+    first = sum((x * linear[i] for field in fields for i, x in field), torch.zeros(()))
+    hidden = torch.cat(vectors)
+    dense = [layer for layer in network.deep if isinstance(layer, torch.nn.Linear)]
+    for layer in dense[:-1]:
+        hidden = (layer.weight @ hidden + layer.bias).clamp(min=0)
+    deep = (dense[-1].weight @ hidden + dense[-1].bias)[0]
+    return network.bias + first + pairs(vectors) + deep
+
+
+@pytest.mark.parametrize("share", [1 / 2, 1.0], ids=["mean", "sum"])
+def test_logit_is_the_papers_formula(share: float) -> None:
+    """A value field multiplies all three terms; a multi field is pooled before FM and MLP."""
+    network = build(SCHEMA)
+    index = torch.tensor([[3, 6, 9, 14, 15, 12]])
+    weight = torch.tensor([[1, 2.5, 1, share, share, 0]])
+    fields = [[(3, 1.0)], [(6, 2.5)], [(9, 1.0)], [(14, share), (15, share)]]
+    torch.testing.assert_close(network(index, weight)[0], by_hand(network, fields))
+
+
+def test_plain_logit_needs_no_weights() -> None:
+    network = build(PLAIN)
+    logit = network(torch.tensor([[3, 8]]))
+    torch.testing.assert_close(logit[0], by_hand(network, [[(3, 1.0)], [(8, 1.0)]]))
+    torch.testing.assert_close(logit, network(torch.tensor([[3, 8]]), torch.ones(1, 2)))
+
+
+def test_slots_with_weight_zero_contribute_nothing() -> None:
+    """Whatever index a `zero` policy or padding writes, and as if the field's vector were 0."""
+    network = build(SCHEMA)
+    weight = torch.tensor([[0.0, 2, 1, 1, 0, 0]])
+    logits = [
+        network(torch.tensor([[user, 6, 9, 14, padding, padding]]), weight)
+        for user, padding in ((0, 12), (3, 16))
+    ]
+    torch.testing.assert_close(logits[0], logits[1], rtol=0, atol=0)
+    expected = by_hand(network, [[], [(6, 2.0)], [(9, 1.0)], [(14, 1.0)]])
+    torch.testing.assert_close(logits[0][0], expected)
+
+
+def test_value_changes_first_and_second_order_and_the_deep_input() -> None:
+    network = build(SCHEMA)
+    index = torch.tensor([[3, 6, 9, 14, 12, 12]])
+    one, three = torch.tensor([[1.0, 1, 1, 1, 0, 0]]), torch.tensor([[1.0, 3, 1, 1, 0, 0]])
+    rise = network.linear_term(index, three) - network.linear_term(index, one)
+    torch.testing.assert_close(rise, 2 * network.linear.weight[6])
+    pooled = network.pooled_embeddings(index, three)[0, 1]
+    torch.testing.assert_close(pooled, 3 * network.embedding.weight[6])
+
+
+def test_without_hidden_layers_it_is_a_factorisation_machine() -> None:
+    network = build(PLAIN, hidden=())
+    table, linear = network.embedding.weight, network.linear.weight[:, 0]
+    expected = network.bias + linear[3] + linear[8] + table[3] @ table[8]
+    torch.testing.assert_close(network(torch.tensor([[3, 8]]))[0], expected)
+
+
+def test_slots_of_a_multi_field_share_one_vector() -> None:
+    assert list(slot_fields(SCHEMA)) == [0, 1, 2, 3, 3, 3]
+
+
+def test_field_without_embedding_enters_the_linear_term_alone() -> None:
+    schema = Schema(
+        (
+            CategoricalField(name="wide", vocabulary=LETTERS, embedding=False),
+            CategoricalField(name="item", vocabulary=LETTERS),
+        )
+    )
+    network = build(schema)
+    assert list(slot_fields(schema)) == [0, -1]
+    assert len(network.embedding.weight) == 5
+    a, b = network(torch.tensor([[3, 6]])), network(torch.tensor([[3, 8]]))
+    torch.testing.assert_close(b - a, network.linear.weight[8] - network.linear.weight[6])
+
+
+@pytest.mark.parametrize(("batch_norm", "dropout"), [(False, 0.0), (True, 0.0), (True, 0.3)])
+def test_dense_layers_hold_what_the_config_asks(batch_norm: bool, dropout: float) -> None:
+    config = ModelConfig(hidden=(5, 4), batch_norm=batch_norm, dropout=dropout)
+    names = [type(layer).__name__ for layer in dense_layers(6, config)]
+    block = ["Linear", *["BatchNorm1d"] * batch_norm, "ReLU", *["Dropout"] * (dropout > 0)]
+    assert names == [*block, *block, "Linear"]
+
+
+def test_embeddings_start_at_the_given_deviation_and_linear_weights_at_zero() -> None:
+    torch.manual_seed(0)
+    schema = Schema((CategoricalField(name="item", hash_buckets=2000),))
+    network = DeepFM(schema, ModelConfig(embedding_dim=16, hidden=(), init_std=0.03))
+    assert float(network.embedding.weight.detach().std()) == pytest.approx(0.03, rel=0.05)
+    assert not network.linear.weight.any()
