@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 from features.spec import Spec, section
@@ -31,7 +32,7 @@ class ModelConfig:
         _require(self.embedding_dim >= 1, "embedding_dim must be at least 1")
         _require(all(width >= 1 for width in self.hidden), "hidden widths must be at least 1")
         _require(0 <= self.dropout < 1, "dropout must lie in [0, 1)")
-        _require(self.init_std > 0, "init_std must be above 0")
+        _require(0 < self.init_std < inf, "init_std must be a number above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +64,12 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _require(self.learning_rate > 0, "learning_rate must be above 0")
+        _require(0 < self.learning_rate < inf, "learning_rate must be a number above 0")
         _require(self.batch_size >= 2, "batch_size must be at least 2")
         _require(self.epochs >= 1, "epochs must be at least 1")
         _require(self.patience >= 1, "patience must be at least 1")
-        _require(self.embedding_l2 >= 0, "embedding_l2 must not be negative")
-        _require(self.gradient_clip >= 0, "gradient_clip must not be negative")
+        _require(0 <= self.embedding_l2 < inf, "embedding_l2 must be a number from 0")
+        _require(0 <= self.gradient_clip < inf, "gradient_clip must be a number from 0")
         _require(0 <= self.reserved_rate < 0.5, "reserved_rate must lie in [0, 0.5)")
 
 
