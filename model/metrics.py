@@ -13,6 +13,7 @@ Definitions:
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,9 @@ def evaluate(
         score: `[rows]` click probabilities.
         label: `[rows]`, 0 or 1, both present.
         group: `[rows]` numbers; None leaves out what needs groups.
+
+    Returns:
+        Finite numbers by name: a metric that these rows cannot judge is left out.
     """
     label = np.asarray(label, np.float64)
     metrics = {
@@ -45,7 +49,9 @@ def evaluate(
         "log_loss": log_loss(score, label),
         "ece": expected_calibration_error(score, label),
     }
-    return metrics if group is None else metrics | group_metrics(order, label, group)
+    if group is not None:
+        metrics |= group_metrics(order, label, group)
+    return {name: value for name, value in metrics.items() if isfinite(value)}
 
 
 def auc(order: NDArray[Any], label: NDArray[Any]) -> float:

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from features.errors import DataError
-from features.schema import Schema
+from features.schema import SIDES, Schema
 from features.schema_file import load_schema, save_schema
 from features.spec import Spec, spec_from_json
 from features.table import HashTable
@@ -29,6 +29,8 @@ from model.deepfm import DeepFM
 
 SAMPLE_ROWS = 4096
 _WEIGHTS = "weights.safetensors"
+# What the readers of JSON, arrays and weights raise on files that are not theirs.
+_DAMAGE = (OSError, EOFError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError)
 
 
 @dataclass(frozen=True)
@@ -107,32 +109,36 @@ def load_run(folder: Path) -> Run:
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such run folder")
-    schema, table = load_schema(folder)
     try:
+        schema, table = load_schema(folder)
         spec = spec_from_json(_read_json(folder / "spec.json"))
         network = DeepFM(schema, configs(spec)[0])
         network.load_state_dict(load_file(folder / _WEIGHTS))
+        metrics = _read_json(folder / "metrics.json")
         reference = _read_json(folder / "reference.json")
+        data_fingerprint, rows = reference["data_fingerprint"], reference["rows"]
         counts = [reference["counts"][name] for name in schema.ranges]
         valid, test = _load_judged(folder, "valid"), _load_judged(folder, "test")
-        sample = _load(folder / "sample.index.npy")
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise DataError(f"{folder}: not a whole run folder: {error}") from error
-    if valid is None or sample is None:
+        sample, weight = (_load(folder / f"sample.{part}.npy") for part in ("index", "weight"))
+    except _DAMAGE as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{folder}: not a whole run folder: {reason}") from error
+    is_weighted = any(schema.is_weighted(side) for side in SIDES)
+    if valid is None or sample is None or (is_weighted and weight is None):
         raise DataError(f"{folder}: not a whole run folder: validation rows or sample are missing")
     return Run(
         spec=spec,
         schema=schema,
         table=table,
         network=network.eval(),
-        metrics=_read_json(folder / "metrics.json"),
-        data_fingerprint=reference["data_fingerprint"],
+        metrics=metrics,
+        data_fingerprint=data_fingerprint,
         counts=np.array([count for part in counts for count in part], np.int64),
-        rows=reference["rows"],
+        rows=rows,
         valid=valid,
         test=test,
         sample_index=sample,
-        sample_weight=_load(folder / "sample.weight.npy"),
+        sample_weight=weight,
     )
 
 
@@ -153,9 +159,11 @@ def _load(file: Path) -> NDArray[Any] | None:
 
 
 def _write_json(file: Path, document: dict[str, Any], indent: int | None = 1) -> None:
-    file.write_text(json.dumps(document, indent=indent, allow_nan=True) + "\n", encoding="utf-8")
+    file.write_text(json.dumps(document, indent=indent, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    document = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(document, dict):
+        raise TypeError(f"{file.name} is not a JSON object")
     return document

@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from features.atomic import new_folder
+from features.errors import ConfigError
 from features.spec import Spec
 from model.config import TrainConfig, configs
 from model.data import Rows, Split, read_split
@@ -39,7 +40,7 @@ def train(spec: Spec, folder: Path | None = None) -> Path:
         The run folder.
 
     Raises:
-        ConfigError: a key of `[model]` or `[train]` is wrong.
+        ConfigError: a key of `[model]` or `[train]` is wrong, or makes the loss infinite.
         DataError: the click log cannot be read or learned from.
         OutputError: the folder exists already or cannot be written.
     """
@@ -98,6 +99,7 @@ def fit(
     for epoch in range(1, config.epochs + 1):
         loss = _train_epoch(network, split.train, optimizer, reserved, config, epoch)
         logit = predict(network, split.valid)
+        _check_finite(epoch, loss, logit)
         judged = _metrics(Judged(logit, split.valid.label, split.valid.group))
         progress.seconds = time.perf_counter() - started
         progress.history.append(
@@ -165,6 +167,15 @@ def _train_epoch(
             total += loss.detach() * len(chosen)
             bar.update(len(chosen))
     return float(total) / len(rows)
+
+
+def _check_finite(epoch: int, loss: float, logit: np.ndarray[Any, Any]) -> None:
+    if not (np.isfinite(loss) and np.isfinite(logit).all()):
+        raise ConfigError(
+            f"epoch {epoch}: the loss is {loss} or a validation logit is not finite; "
+            "lower train.learning_rate, set train.gradient_clip, or give large value fields "
+            "a transform"
+        )
 
 
 @torch.inference_mode()

@@ -10,7 +10,7 @@ import pytest
 from features.errors import DataError
 from features.schema import BucketField, CategoricalField
 from features.spec import spec_from_json
-from model.data import read_split
+from model.data import Rows, read_split
 from model.train import train
 from tests.model.small import small_columns, write_small
 
@@ -76,11 +76,11 @@ def test_rows_come_in_the_order_of_the_log(tmp_path: Path) -> None:
     np.testing.assert_array_equal(labels, columns["clicked"])
 
 
-def test_counts_leave_out_padding_and_zero_weights(tmp_path: Path) -> None:
-    split = read_split(write_small(tmp_path))
-    counts = split.train.counts(split.schema.size)
-    assert counts.sum() == split.train.index.size
-    assert counts[split.schema.ranges["item"].start] == 0
+def test_counts_leave_out_padding_and_zero_weights() -> None:
+    index, weight = np.array([[0, 1], [2, 1]], np.int32), np.array([[1, 0], [0.5, 1]], np.float32)
+    label = np.zeros(2, np.float32)
+    assert Rows(index, weight, label, None, None).counts(4).tolist() == [1, 1, 1, 0]
+    assert Rows(index, None, label, None, None).counts(4).tolist() == [1, 2, 1, 0]
 
 
 @pytest.mark.parametrize("label", [2, -1, 0.5])

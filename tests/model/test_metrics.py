@@ -148,3 +148,8 @@ def test_evaluate_leaves_out_what_needs_groups(
     assert set(evaluate(order, score, label, group)) == {
         "auc", "log_loss", "ece", "gauc", "gauc_coverage", "ndcg@10",
     }  # fmt: skip
+
+
+def test_evaluate_leaves_out_what_the_rows_cannot_judge() -> None:
+    one_each = evaluate(np.arange(2.0), np.full(2, 0.5), np.array([0, 1]), np.arange(2))
+    assert set(one_each) == {"auc", "log_loss", "ece", "gauc_coverage", "ndcg@10"}
