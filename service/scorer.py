@@ -108,14 +108,13 @@ class Scorer:
         worst, tolerance = 0.0, float(self.bundle.golden["tolerance"])
         for number, request in enumerate(self.bundle.golden["requests"]):
             try:
-                score = self._score_values(request)
+                score, expected = self._score_values(request), np.array(request["scores"])
+                difference = float(np.abs(score - expected).max(initial=0.0))
             except (FeatureError, KeyError, TypeError, ValueError) as error:
                 raise BundleError(
                     f"{self.bundle.path}: golden request {number} cannot be scored: {error}"
                 ) from error
-            expected = np.array(request["scores"])
-            difference = float(np.abs(score - expected).max(initial=0.0))
-            if len(score) != len(expected) or not difference <= tolerance:
+            if not difference <= tolerance:
                 raise BundleError(
                     f"{self.bundle.path}: golden request {number} scores {difference:.2e} away "
                     f"from what it must on this processor ({self.provider}); allowed: {tolerance}"
@@ -126,13 +125,20 @@ class Scorer:
     def warm_up(self) -> None:
         """Run the sizes that requests bring, so that the first one does not pay for them."""
         for rows in (1, 2, 16, self.rows_per_run):
-            context = self.encoders["context"].encode({}, 1) if self.has_context else None
-            try:
-                candidate = self.encoders["candidate"].encode({}, rows)
-                context = context or self.encoders["context"].encode({}, 1)
-            except FeatureError:  # a field must not be missing: the golden requests were enough
-                return
+            context, candidate = self._any_rows("context", 1), self._any_rows("candidate", rows)
             self.score(context, candidate, np.zeros(rows, np.int64))
+
+    def _any_rows(self, side: Side, rows: int) -> Encoded:
+        """Rows of every field's first index; encoding none would refuse where missing is."""
+        schema = self.bundle.schema
+        first = [
+            schema.ranges[field.name].start
+            for field in schema.side(side)
+            for _ in range(field.slots)
+        ]
+        index = np.tile(np.array(first, np.int64), (rows, 1))
+        weight = np.zeros(index.shape, np.float32) if schema.is_weighted(side) else None
+        return Encoded(index, weight)
 
     def _score_values(self, request: dict[str, Any]) -> Floats:
         encoded = []
@@ -187,7 +193,8 @@ def _load_session(bundle: Bundle, provider: Provider, threads: int) -> onnxrunti
         # From the path, never from bytes: the tables are memory-mapped and shared then.
         session = onnxruntime.InferenceSession(str(bundle.model_path), options, providers=chosen)
     except Exception as error:  # the runtime raises several classes of its own
-        raise BundleError(f"{bundle.path}: the graph does not load: {error}") from error
+        reason = str(error).partition("\n")[0]
+        raise BundleError(f"{bundle.path}: the graph does not load: {reason}") from error
     # What was built in is no proof: only what the session really uses is.
     if provider == "cuda" and session.get_providers()[0] != _CUDA:
         raise ConfigError(

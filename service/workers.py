@@ -20,6 +20,7 @@ import uvicorn
 from features.errors import ConfigError
 from service.app import create_app
 from service.models import load_scorer
+from service.scorer import Scorer
 from service.settings import Settings
 from service.telemetry import log_as_json
 
@@ -40,7 +41,7 @@ def serve(settings: Settings) -> None:
     if settings.workers == 1:
         scorer = load_scorer(settings)
         with _listening(settings) as listener:
-            _server(settings, scorer).run(sockets=[listener])
+            _run(listener, settings, scorer)
         return
     load_scorer(settings)  # what no worker could serve is said once, here
     with _listening(settings) as placeholder:
@@ -48,7 +49,9 @@ def serve(settings: Settings) -> None:
         _supervise(settings.model_copy(update={"port": port}))
 
 
-def _server(settings: Settings, scorer: Any = None) -> uvicorn.Server:
+def _run(listener: socket.socket, settings: Settings, scorer: Scorer | None = None) -> None:
+    # Uvicorn raises the signal that ended it once more, when all is answered: that is no failure.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     config = uvicorn.Config(
         create_app(settings, scorer),
         loop="uvloop",
@@ -61,7 +64,9 @@ def _server(settings: Settings, scorer: Any = None) -> uvicorn.Server:
         date_header=False,
         timeout_graceful_shutdown=settings.grace_s,
     )
-    return uvicorn.Server(config)
+    host, port = listener.getsockname()[:2]
+    _log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+    uvicorn.Server(config).run(sockets=[listener])
 
 
 def _listening(settings: Settings) -> socket.socket:
@@ -82,7 +87,7 @@ def _listening(settings: Settings) -> socket.socket:
 def _work(settings: Settings) -> None:
     log_as_json()
     with _listening(settings) as listener:
-        _server(settings).run(sockets=[listener])
+        _run(listener, settings)
 
 
 def _supervise(settings: Settings) -> None:

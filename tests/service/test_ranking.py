@@ -15,7 +15,9 @@ def test_the_order_descends_and_ties_keep_their_place(logit: np.ndarray) -> None
     assert order == sorted(range(len(logit)), key=lambda place: (-logit[place], place))
 
 
-@pytest.mark.parametrize(("top_k", "expected"), [(1, [2]), (2, [2, 0]), (99, [2, 0, 1]), (None, [2, 0, 1])])
+@pytest.mark.parametrize(
+    ("top_k", "expected"), [(1, [2]), (2, [2, 0]), (99, [2, 0, 1]), (None, [2, 0, 1])]
+)
 def test_top_k_cuts_the_order(top_k: int | None, expected: list[int]) -> None:
     logit = np.array([1.0, -1.0, 3.0], np.float32)
     assert best_first(logit, top_k).tolist() == expected

@@ -9,13 +9,13 @@ from starlette.testclient import TestClient
 
 from service.errors import LARGEST_BODY_BYTES
 
-CONTEXT = {"age": 31, "income": 2500.5, "city": "city1", "history": ["h1", "h2"]}
-ITEMS = [
+CONTEXT: dict[str, Any] = {"age": 31, "income": 2500.5, "city": "city1", "history": ["h1", "h2"]}
+ITEMS: list[dict[str, Any]] = [
     {"price": 9.5, "size": 2, "item": 3, "shop": "shop1", "tags": ["t1"]},
     {"price": None, "size": 1e308, "item": "19", "shop": "new", "tags": []},
     {"item": 7.0, "shop": True},
 ]
-RANK = {
+RANK: dict[str, Any] = {
     "context": CONTEXT,
     "candidates": [{"id": f"i{place}", "features": item} for place, item in enumerate(ITEMS)],
 }
@@ -100,9 +100,8 @@ def test_nothing_to_score_is_an_answer(client: TestClient) -> None:
 
 def test_absent_null_and_empty_context_are_all_missing(client: TestClient) -> None:
     rest = {"candidates": RANK["candidates"]}
-    answers = [
-        client.post("/rank", json=rest | c).json() for c in ({}, {"context": None}, {"context": {}})
-    ]
+    contexts: list[dict[str, Any]] = [{}, {"context": None}, {"context": {}}]
+    answers = [client.post("/rank", json=rest | context).json() for context in contexts]
     assert answers[0] == answers[1] == answers[2]
 
 
@@ -110,10 +109,11 @@ def test_unknown_names_are_ignored_and_counted_from_the_first_request_on(
     client: TestClient,
 ) -> None:
     rows = [CONTEXT | {"brand new": [1, {"a": None}]}, CONTEXT, CONTEXT | {"brand new": None}]
+    expected = scores(client, [CONTEXT] * 3)
     for _ in range(3):
         answer = client.post("/score", json={"instances": rows}).json()
         assert answer["warnings"] == [{"field": "brand new", "code": "unknown_field", "count": 2}]
-    assert answer["scores"] == scores(client, [CONTEXT] * 3)
+        assert answer["scores"] == expected
 
 
 def test_more_unknown_names_than_are_learned_are_still_counted(client: TestClient) -> None:
@@ -275,7 +275,7 @@ def test_at_most_twenty_errors_are_told_and_no_value_is_repeated(client: TestCli
 
 
 def test_absurd_names_do_not_make_a_large_answer(client: TestClient) -> None:
-    body = {"x" * 100_000 + str(n): 1 for n in range(3)} | {"instances": []}
+    body: dict[str, Any] = {"x" * 100_000 + str(n): 1 for n in range(3)} | {"instances": []}
     answer = client.post("/score", json=body)
     assert answer.status_code == 422
     assert len(answer.content) < LARGEST_BODY_BYTES

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from features.bundle import Bundle, open_bundle, write_manifest
+from features.encode import Encoded
+from features.errors import BundleError, ConfigError
+from features.schema import Schema
+from service.models import bundle_path, load_scorer
+from service.scorer import Scorer
+from service.settings import Settings
+from tests.service.linear import NO_CONTEXT, REJECTING, SCHEMA, write_bundle
+
+
+@pytest.mark.parametrize("schema", [SCHEMA, NO_CONTEXT, REJECTING])
+def test_golden_requests_replay_and_warming_up_does_no_harm(tmp_path: Path, schema: Schema) -> None:
+    scorer = Scorer(open_bundle(write_bundle(tmp_path / "m" / "1", schema)), "cpu")
+    assert scorer.replay() <= 1e-5
+    scorer.warm_up()
+
+
+def test_a_golden_score_that_is_not_met_is_refused(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "m" / "1", shift=1e-3)
+    with pytest.raises(BundleError, match=r"golden request 0 scores 1\.\d+e-03 away"):
+        load_scorer(Settings(bundle=tmp_path / "m", provider="cpu"))
+
+
+def test_a_graph_made_for_another_schema_is_refused(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "m" / "1", SCHEMA, graph_schema=REJECTING)
+    with pytest.raises(BundleError, match=r"the graph takes .* the schema gives"):
+        Scorer(open_bundle(folder), "cpu")
+
+
+@pytest.mark.parametrize("location", ["../stolen.data", "/stolen.data"])
+def test_weights_outside_the_bundle_are_refused(tmp_path: Path, location: str) -> None:
+    folder = write_bundle(tmp_path / "m" / "1")
+    manifest = open_bundle(folder).manifest
+    shutil.copy(folder / "model.onnx.data", tmp_path / "m" / "stolen.data")
+    model = onnx.load(folder / "model.onnx", load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = location
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    (folder / "manifest.json").unlink()
+    write_manifest(folder, manifest)
+    with pytest.raises(BundleError, match="the graph does not load"):
+        Scorer(open_bundle(folder), "cpu")
+
+
+def test_a_graph_that_is_no_graph_is_refused(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "m" / "1")
+    manifest = open_bundle(folder).manifest
+    (folder / "model.onnx").write_bytes(b"not a graph")
+    (folder / "manifest.json").unlink()
+    write_manifest(folder, manifest)
+    with pytest.raises(BundleError, match="the graph does not load"):
+        Scorer(open_bundle(folder), "cpu")
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_cuda_that_does_not_load_is_refused_with_a_sentence(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was built in is no proof: a CUDA provider that is listed may still not load."""
+    monkeypatch.setattr(
+        "onnxruntime.get_available_providers",
+        lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
+    )
+    with pytest.raises(ConfigError, match="cuda was asked for, but ONNX Runtime runs on CPU"):
+        Scorer(bundle, "cuda")
+
+
+def test_auto_runs_on_what_loads(bundle: Bundle) -> None:
+    assert Scorer(bundle, "auto").provider.endswith("ExecutionProvider")
+
+
+def test_many_rows_are_scored_in_several_runs_alike(bundle: Bundle, scorer: Scorer) -> None:
+    random = np.random.default_rng(0)
+    context, candidate = (
+        rows(bundle.schema, side, 50, random) for side in ("context", "candidate")
+    )
+    whole = scorer.score(context, candidate, np.arange(50))
+    parts = Scorer(bundle, "cpu", rows_per_run=7).score(context, candidate, np.arange(50))
+    np.testing.assert_allclose(parts, whole, atol=1e-6)
+    one = Encoded(context.index[:1], None if context.weight is None else context.weight[:1])
+    ranked = Scorer(bundle, "cpu", rows_per_run=7).score(one, candidate, np.zeros(50, np.int64))
+    np.testing.assert_allclose(
+        ranked, scorer.score(one, candidate, np.zeros(50, np.int64)), atol=1e-6
+    )
+
+
+def rows(schema: Schema, side: Any, count: int, random: np.random.Generator) -> Encoded:
+    """Rows of indices that the fields of a side may have."""
+    slots = [schema.ranges[field.name] for field in schema.side(side) for _ in range(field.slots)]
+    index = np.stack([random.integers(r.start, r.stop, count) for r in slots], 1)
+    weight = random.random(index.shape).astype(np.float32) if schema.is_weighted(side) else None
+    return Encoded(index, weight)
+
+
+def test_no_rows_are_an_answer(scorer: Scorer) -> None:
+    context, candidate = (
+        scorer.encoders["context"].encode({}, 1),
+        scorer.encoders["candidate"].encode({}, 0),
+    )
+    logit, score = scorer.score(context, candidate, np.zeros(0, np.int64))
+    assert logit.shape == score.shape == (0,)
+
+
+def test_the_newest_version_is_served_unless_one_is_named(tmp_path: Path) -> None:
+    for version in ("2", "10", "notes", "3.tmp"):
+        (tmp_path / version).mkdir()
+    assert bundle_path(Settings(bundle=tmp_path)).name == "10"
+    assert bundle_path(Settings(bundle=tmp_path, version=2)).name == "2"
+    with pytest.raises(BundleError, match="no such version"):
+        bundle_path(Settings(bundle=tmp_path, version=4))
+
+
+def test_a_folder_without_versions_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="holds no version"):
+        bundle_path(Settings(bundle=tmp_path))
+
+
+def test_an_unmet_golden_request_names_the_place(bundle: Bundle) -> None:
+    golden = bundle.golden
+    worse = dataclasses.replace(bundle)
+    requests = [dict(request) for request in golden["requests"]]
+    requests[1]["scores"] = [score + 1e-3 for score in requests[1]["scores"]]
+    worse.__dict__["golden"] = golden | {"requests": requests}
+    with pytest.raises(BundleError, match="golden request 1"):
+        Scorer(worse, "cpu").replay()
