@@ -1,4 +1,4 @@
-"""Arrow columns -> canonical columns: the offline counterpart of `Encoder.columns_from_values`.
+"""Arrow columns -> canonical columns: the offline counterpart of `features.columns`.
 
 Each distinct value of a batch is brought to its canonical text once, whatever the number of rows.
 """
@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.canonical import canonical_text, hash_text
-from features.encode import left_aligned
+from features.columns import left_aligned
 from features.errors import DataError, FeatureError
 from features.log import Batch, ClickLog, Kind
 from features.schema import CategoricalField, Field, Schema

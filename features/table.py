@@ -21,7 +21,7 @@ _SHIFT = np.uint64(32)
 
 
 class HashTable:
-    """Read-only map from 64-bit hashes to indices.
+    """Read-only map from 64-bit hashes to indices. 0 is no hash: what it finds is left open.
 
     Args:
         slots: `[n, 2]` uint64 of (hash, index), as `build` lays it out; may be memory-mapped.
