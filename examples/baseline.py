@@ -1,7 +1,7 @@
 """Logistic regression on the encoded features that a run's DeepFM was trained on.
 
-`python -m examples.baseline SPEC [section.key=value ...]` prints the metrics of scikit-learn's logistic
-regression on the validation and test rows, its L2 strength chosen on the former.
+`python -m examples.baseline SPEC [section.key=value ...]` prints the metrics of scikit-learn's
+logistic regression on the validation and test rows, its L2 strength chosen on the former.
 """
 
 from __future__ import annotations
