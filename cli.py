@@ -7,12 +7,13 @@ waiting for anything.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from features.atomic import new_file
-from features.errors import DeepFMError, OutputError
+from features.errors import ConfigError, DeepFMError, OutputError
 
 EXIT_ERROR = 2
 DEMO_ROWS = 400_000
@@ -33,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return EXIT_ERROR
+    except BrokenPipeError:
+        # The reader (`| head`) has seen enough; Python's own flush at exit must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("deepfm: interrupted", file=sys.stderr)
         return 130
@@ -118,7 +122,11 @@ def _train(options: argparse.Namespace) -> None:
     from features.spec import load_spec
     from model.train import train
 
-    folder = train(load_spec(options.spec, options.set), options.output)
+    spec = load_spec(options.spec, options.set)
+    try:
+        folder = train(spec, options.output)
+    except ConfigError as error:
+        raise ConfigError(f"{options.spec}: {error.message}") from error
     print(f"{folder}: trained; next: deepfm export {folder}")
 
 

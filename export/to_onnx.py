@@ -23,7 +23,7 @@ def write_onnx(graph: BundleGraph, schema: Schema, folder: Path) -> list[str]:
     """Write the graph's two files into `folder`.
 
     Returns:
-        Names of its inputs, as DESIGN of the bundle has them.
+        Names of its inputs, as docs/bundle.md has them.
     """
     inputs = example_inputs(schema)
     rows = {"context": Dim("R"), "candidate": Dim("N")}

@@ -31,7 +31,7 @@ _SECTIONS = ("name", "data", "fields", "model", "train", "export")
 
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
-    """Where the click log lies and what its columns mean; see DESIGN of the spec in docs."""
+    """Where the click log lies and what its columns mean; docs/spec.md tells every key."""
 
     root: str = "."
     train: str
