@@ -188,6 +188,7 @@ def _load_session(bundle: Bundle, provider: Provider, threads: int) -> onnxrunti
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     chosen: list[Any] = [_CPU]
     if provider != "cpu" and _CUDA in onnxruntime.get_available_providers():
+        onnxruntime.preload_dlls()  # CUDA and cuDNN from their Python packages
         chosen.insert(0, (_CUDA, _CUDA_OPTIONS))
     try:
         # From the path, never from bytes: the tables are memory-mapped and shared then.
