@@ -27,6 +27,7 @@ DEFAULT_MIN_COUNT = 2
 DEFAULT_MAX_VALUES = 8
 _MERGE_VALUES = 1 << 20
 _SEEDS = 100
+_LARGEST_VALUE = float(np.finfo(np.float32).max)
 
 
 def fit_schema(spec: Spec, batches: Iterable[Batch]) -> Schema:
@@ -121,8 +122,13 @@ def _value_field(
 ) -> ValueField:
     if not len(values):
         raise DataError(f"column '{spec.name}': no finite number to learn a value field from")
+    # The network multiplies in float32, where a larger number would be infinite.
+    values = np.clip(values, -_LARGEST_VALUE, _LARGEST_VALUE)
     mean = float(np.average(values, weights=counts))
     deviation = float(np.sqrt(np.average((values - mean) ** 2, weights=counts)))
+    if values[0] == values[-1]:
+        # Rounding of the mean would otherwise leave a deviation of 1e-17.
+        mean, deviation = float(values[0]), 1.0
     return ValueField(
         name=spec.name,
         side=spec.side,

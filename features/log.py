@@ -24,6 +24,8 @@ Kind = Literal["number", "any"]
 
 BATCH_ROWS = 65_536
 _CSV_BLOCK_BYTES = 8 << 20
+# Spreadsheets begin their files with a byte order mark, which is no part of the first name.
+_AS_TEXT = {"compression": "infer", "newline": "", "encoding": "utf-8-sig"}
 _SEPARATORS = {"csv": ",", "tsv": "\t"}
 
 
@@ -47,15 +49,15 @@ class ClickLog:
         Raises:
             DataError: nothing lies there.
         """
-        system, path = fsspec.core.url_to_fs(self.location)
         try:
+            system, path = fsspec.core.url_to_fs(self.location)
             if system.isdir(path):
                 paths = [name for name in system.find(path) if _format_of(name)]
             elif any(letter in path for letter in "*?["):
                 paths = [name for name in system.glob(path) if _format_of(name)]
             else:
                 paths = [path] if system.exists(path) else []
-        except OSError as error:
+        except (OSError, ValueError, ImportError) as error:
             raise DataError(f"{self.location}: cannot be read: {error}") from error
         if not paths:
             raise DataError(f"{self.location}: no such file, or no Parquet, CSV or TSV file there")
@@ -90,7 +92,7 @@ class ClickLog:
                 if form == "parquet":
                     yield from self._read_parquet(path, source)
                 elif form in _SEPARATORS:
-                    with system.open(path, "rt", compression="infer", newline="") as text:
+                    with system.open(path, "rt", **_AS_TEXT) as text:
                         header = next(csv.reader(text, delimiter=_SEPARATORS[form]), [])
                     yield from self._read_csv(path, source, _SEPARATORS[form], header)
                 else:
@@ -134,7 +136,11 @@ class ClickLog:
         if absent and not self.keep_others:
             listed = ", ".join(names[:20])
             raise DataError(f"{path}: has no column '{absent[0]}'; its columns are {listed}")
-        return list(names) if self.keep_others else list(self.columns)
+        read = names if self.keep_others else self.columns
+        for name in read:
+            if names.count(name) > 1:
+                raise DataError(f"{path}: column '{name}' occurs twice")
+        return list(read)
 
 
 @dataclass(frozen=True)

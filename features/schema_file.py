@@ -73,8 +73,10 @@ def load_schema(folder: Path) -> tuple[Schema, HashTable]:
         fields = tuple(_fields_from_json(document["fields"], folder))
         schema = Schema(fields, document["seed"])
         table = HashTable(_map(folder / TABLE_FILE), document["homes"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise SchemaError(f"{folder}: the schema cannot be read: {error!r}") from error
+    if int(table.slots[:, 1].max()) >= schema.size:
+        raise SchemaError(f"{folder / TABLE_FILE}: an index lies beyond the schema's {schema.size}")
     known = sum(len(f.vocabulary) for f in fields if isinstance(f, CategoricalField))
     if known * 2 > max(table.homes, 2):
         raise SchemaError(f"{folder / TABLE_FILE}: too small for {known} categories")

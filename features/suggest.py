@@ -83,9 +83,6 @@ def _check_columns(batch: Batch, label: str, group: str | None) -> None:
             near = difflib.get_close_matches(wanted, names, 1, 0.0)
             hint = f"; the nearest is '{near[0]}'" if near else ""
             raise ConfigError(f"{batch.path}: has no column '{wanted}'{hint}")
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise DataError(f"{batch.path}: column '{twice[0]}' occurs twice")
 
 
 def _check_labels(batch: Batch, label: str) -> None:
