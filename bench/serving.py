@@ -239,8 +239,9 @@ def measure(
             load = drive(pid, shape, connections, options.seconds, options.folder)
             found[shape, connections] = load
             print(
-                f"{name:9} {shape:10} {connections:3} connections {load.requests_s:9.1f} requests/s, "
-                f"p50 {load.p50_ms:8.2f} ms, p99 {load.p99_ms:8.2f} ms, CPU {load.cpu_ms:8.3f} ms",
+                f"{name:9} {shape:10} {connections:3} connections "
+                f"{load.requests_s:9.1f} requests/s, p50 {load.p50_ms:8.2f} ms, "
+                f"p99 {load.p99_ms:8.2f} ms, CPU {load.cpu_ms:8.3f} ms",
                 flush=True,
             )
         resident, proportional = memory_mb(pid)
