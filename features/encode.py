@@ -17,8 +17,12 @@ from numpy.typing import NDArray
 
 from features.columns import ColumnReader, Columns
 from features.errors import FeatureError
+from features.row import RowEncoder
 from features.schema import BucketField, CategoricalField, Field, Schema, Side, ValueField
 from features.table import HashTable
+
+# Up to so many rows, value by value is faster than column by column (measured with 39 fields).
+FEW_ROWS = 4
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Encoder:
         self._reader = ColumnReader(schema, side)
         self._table = table
         self._parts = _parts(schema, self.fields, table)
+        self._row = RowEncoder(schema, side, table)
 
     def encode(self, columns: Columns, rows: int) -> Encoded:
         """Indices and weights of canonical columns; a column that is absent is all missing.
@@ -63,6 +68,45 @@ class Encoder:
         for part in self._parts:
             part.encode(columns, index, weight)
         return Encoded(index, weight)
+
+    def encode_values(
+        self, values: Mapping[str, Sequence[Any]], rows: int
+    ) -> tuple[Encoded, dict[str, int]]:
+        """Values as JSON gives them, encoded: the way of a request.
+
+        Args:
+            values: field name -> `[rows]` values; None, or no such name, where missing.
+            rows: number of rows.
+
+        Returns:
+            The rows, and for each multi field how many of them held more than `max_values`.
+
+        Raises:
+            FeatureError: as `columns_from_values` and `encode`.
+        """
+        if rows <= FEW_ROWS:
+            return self._encode_few(values, rows)
+        columns, truncated = self._reader.read(values)
+        return self.encode(columns, rows), truncated
+
+    def _encode_few(
+        self, values: Mapping[str, Sequence[Any]], rows: int
+    ) -> tuple[Encoded, dict[str, int]]:
+        columns = [values.get(name) for name in self._row.names]
+        indices, weights = [], []
+        truncated: dict[str, int] = {}
+        for row in range(rows):
+            given = [None if column is None else column[row] for column in columns]
+            index, weight = self._row.encode(given)
+            indices.append(index)
+            weights.append(weight)
+            for name in self._row.truncated(given):
+                truncated[name] = truncated.get(name, 0) + 1
+        shape = (rows, self.slots)
+        index_array = np.array(indices, np.int64).reshape(shape)
+        if not self.is_weighted:
+            return Encoded(index_array, None), truncated
+        return Encoded(index_array, np.array(weights, np.float32).reshape(shape)), truncated
 
     def columns_from_values(
         self, values: Mapping[str, Sequence[Any]]

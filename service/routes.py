@@ -141,10 +141,9 @@ def encode(
     """
     encoders = model.scorer.encoders
     try:
-        columns, truncated = encoders["context"].columns_from_values(context)
-        encoded = encoders["context"].encode(columns, rows[0])
-        columns, more = encoders["candidate"].columns_from_values(candidates)
-        return encoded, encoders["candidate"].encode(columns, rows[1]), truncated | more
+        encoded, truncated = encoders["context"].encode_values(context, rows[0])
+        candidate, more = encoders["candidate"].encode_values(candidates, rows[1])
+        return encoded, candidate, truncated | more
     except FeatureError as error:
         raise decoder.explain(body) from error
 

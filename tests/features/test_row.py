@@ -80,7 +80,7 @@ def test_both_ways_agree(schema: Schema, data: st.DataObject) -> None:
 
 def test_many_rows_take_the_other_way() -> None:
     encoder = Encoder(SCHEMA, "candidate", SCHEMA.build_table())
-    values = {"price": [5.0] * 100, "shop": ["a"] * 100}
+    values: dict[str, list[Any]] = {"price": [5.0] * 100, "shop": ["a"] * 100}
     many, _ = encoder.encode_values(values, 100)
     one, _ = encoder.encode_values({name: column[:1] for name, column in values.items()}, 1)
     np.testing.assert_array_equal(many.index, np.repeat(one.index, 100, 0))
