@@ -8,6 +8,7 @@ from urllib.parse import parse_qs
 
 from features.bundle import open_bundle, versions
 from features.errors import BundleError
+from service.batcher import Batcher
 from service.bodies import BodyDecoder, rank_decoder, score_decoder
 from service.errors import NotFound, NotReady
 from service.messages import RankRequest, ScoreRequest
@@ -18,11 +19,12 @@ from service.settings import Settings
 
 @dataclass(frozen=True)
 class Model:
-    """One loaded version: its scorer, and decoders generated from the same schema."""
+    """One loaded version: its scorer and queue, and decoders generated from the same schema."""
 
     name: str
     version: int
     scorer: Scorer
+    batcher: Batcher
     score_decoder: BodyDecoder[ScoreRequest]
     rank_decoder: BodyDecoder[RankRequest]
 
@@ -42,6 +44,7 @@ class Models:
             manifest.name,
             manifest.version,
             scorer,
+            Batcher(scorer, scorer.rows_per_run),
             score_decoder(schema, finder),
             rank_decoder(schema, finder),
         )

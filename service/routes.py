@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequen
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from features.encode import Encoded
 from features.errors import FeatureError
@@ -58,7 +57,7 @@ class ScoreRoute:
         try:
             model = self.models.pick(scope["query_string"])
             body = await read_body(scope, receive, self.settings.max_body_bytes)
-            answer, rows = self.answer(model, body)
+            answer, rows = await self.answer(model, body)
             status, headers = 200, _json_headers(answer)
         except ServiceError as error:
             status, headers, answer = answer_to(error)
@@ -69,7 +68,7 @@ class ScoreRoute:
         await send({"type": "http.response.body", "body": answer})
         self.telemetry.observe(self.name, status, rows, time.perf_counter() - started)
 
-    def answer(self, model: Model, body: bytes) -> tuple[bytes, int]:
+    async def answer(self, model: Model, body: bytes) -> tuple[bytes, int]:
         """Body of the answer, and how many rows were scored.
 
         Raises:
@@ -81,7 +80,7 @@ class ScoreRoute:
         context, candidate, truncated = encode(
             model, request.values, request.values, (request.rows, request.rows), decoder, body
         )
-        _, score = model.scorer.score(context, candidate, np.arange(request.rows))
+        _, score = await model.batcher.score(context, candidate)
         document = {"model": model.name, "version": model.version, "scores": score.tolist()}
         return _encode(_with_warnings(document, request.unknown, truncated)), request.rows
 
@@ -100,7 +99,7 @@ class RankRoute(ScoreRoute):
 
     name = "/rank"
 
-    def answer(self, model: Model, body: bytes) -> tuple[bytes, int]:
+    async def answer(self, model: Model, body: bytes) -> tuple[bytes, int]:
         """As `ScoreRoute.answer`."""
         decoder = model.rank_decoder
         request = decoder.decode(body)
@@ -111,7 +110,7 @@ class RankRoute(ScoreRoute):
         context, candidate, truncated = encode(
             model, request.context, request.candidates, (1, rows), decoder, body
         )
-        logit, score = model.scorer.score(context, candidate, np.zeros(rows, np.int64))
+        logit, score = await model.batcher.score(context, candidate)
         order = best_first(logit, request.top_k)
         items = [
             {"id": request.ids[place], "rank": rank, "score": value}
