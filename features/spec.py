@@ -14,13 +14,14 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from features.canonical import canonical_text
-from features.errors import ConfigError
+from features.errors import ConfigError, FeatureError
 from features.schema import Policy, Pooling, Side, Transform
 
 T = TypeVar("T")
@@ -78,7 +79,8 @@ class NumericSpec:
     missing: Policy = "bucket"
 
     def __post_init__(self) -> None:
-        if self.encoding == "value" and (self.buckets or self.boundaries):
+        cut = self.buckets is not None or self.boundaries is not None
+        if self.encoding == "value" and cut:
             raise ValueError("a value field has neither buckets nor boundaries")
         if self.encoding == "bucket" and self.transform:
             raise ValueError('transform needs encoding = "value"')
@@ -86,6 +88,8 @@ class NumericSpec:
             raise ValueError("give buckets or boundaries, not both")
         if isinstance(self.buckets, int) and self.buckets < 1:
             raise ValueError("buckets must be at least 1")
+        if not all(isfinite(boundary) for boundary in self.boundaries or ()):
+            raise ValueError("boundaries must be finite")
         if any(low >= high for low, high in pairwise(self.boundaries or ())):
             raise ValueError("boundaries must be strictly increasing")
 
@@ -122,9 +126,16 @@ class CategoricalSpec:
             )
         if not self.multi and (self.max_values is not None or self.pooling is not None):
             raise ValueError("max_values and pooling need multi = true")
-        texts = [canonical_text(value) for value in self.vocabulary or ()]
-        if len(set(texts)) < len(texts):
-            raise ValueError("vocabulary lists a category twice")
+        _check_vocabulary(self.vocabulary or ())
+
+
+def _check_vocabulary(vocabulary: Iterable[str | int | float | bool]) -> None:
+    try:
+        texts = [canonical_text(value) for value in vocabulary]
+    except FeatureError as error:
+        raise ValueError(f"vocabulary: {error.message}") from error
+    if len(set(texts)) < len(texts):
+        raise ValueError("vocabulary lists a category twice")
 
 
 FieldSpec = NumericSpec | CategoricalSpec
@@ -254,6 +265,9 @@ def _field(name: str, table: object) -> FieldSpec:
         raise ConfigError(f"{where}.type must be one of {', '.join(_FIELD_TYPES)}")
     if "name" in rest:
         raise ConfigError(f"{where}: unknown key 'name'; the table's own name is the field's")
+    if isinstance(rest.get("buckets"), dict):
+        # msgspec passes over keys it does not know in a table that may also be a number.
+        _check_keys(rest["buckets"], ["log"], f"{where}.buckets")
     return section(_FIELD_TYPES[kind], {"name": name, **rest}, where)
 
 
