@@ -86,14 +86,16 @@ class ClickLog:
         form = _format_of(path)
         system, _ = fsspec.core.url_to_fs(self.location)
         try:
-            with system.open(path, "rb") as file:
+            header: Sequence[str] = []
+            if form in _SEPARATORS:
+                with system.open(path, "rt", **_AS_TEXT) as text:
+                    header = next(csv.reader(text, delimiter=_SEPARATORS[form]), [])
+            with system.open(path, "rb", compression="infer") as file:
                 # A local path lets Arrow map the file and undo its compression.
                 source = path if "file" in _protocols(system) else file
                 if form == "parquet":
                     yield from self._read_parquet(path, source)
                 elif form in _SEPARATORS:
-                    with system.open(path, "rt", **_AS_TEXT) as text:
-                        header = next(csv.reader(text, delimiter=_SEPARATORS[form]), [])
                     yield from self._read_csv(path, source, _SEPARATORS[form], header)
                 else:
                     raise DataError(f"{path}: not a .parquet, .csv or .tsv file")
