@@ -10,6 +10,8 @@ It computes what `model.deepfm.DeepFM` computes in evaluation mode, rearranged:
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -39,7 +41,10 @@ class BundleGraph(nn.Module):
         self.is_deep = bool(layers)
         if self.is_deep:
             width = self.context.fields * self.embedding.embedding_dim
-            self.first_context, self.first_candidate = _split_columns(layers[0], width)
+            self.has_deep_context = width > 0
+            self.first_candidate = _columns(layers[0], slice(width, None), has_bias=True)
+            if self.has_deep_context:
+                self.first_context = _columns(layers[0], slice(0, width), has_bias=False)
             self.rest = nn.ModuleList(layers[1:])
         self.calibration = CalibrationLayer(calibration)
 
@@ -73,7 +78,7 @@ class BundleGraph(nn.Module):
             shared = linear_c - 0.5 * (pooled_c * pooled_c).sum((1, 2))  # [R]
             linear = linear + shared[context_row]
             total = total + pooled_c.sum(1)[context_row]
-            if hidden is not None:
+            if hidden is not None and self.has_deep_context:
                 hidden = hidden + self.first_context(pooled_c.flatten(1))[context_row]
         logit = linear + 0.5 * ((total * total).sum(1) - squares) + self.bias
         if hidden is not None:
@@ -150,17 +155,19 @@ class CalibrationLayer(nn.Module):
     def forward(self, logit: Tensor) -> Tensor:
         """`[N]` logits -> `[N]` scores within [1e-6, 1 - 1e-6]."""
         fitted = self.calibration
+        rate = fitted.negative_sampling_rate
         if fitted.method == "isotonic":
             segment = (logit[:, None] > self.knots).sum(1)
             rise = self.slope[segment] * (logit - self.origin[segment])
             probability = self.level[segment] + rise
-        elif fitted.method == "platt":
-            probability = torch.sigmoid(fitted.slope * logit + fitted.intercept)
+            if rate != 1:
+                probability = probability * rate / (1 - probability + probability * rate)
         else:
-            probability = torch.sigmoid(logit)
-        rate = fitted.negative_sampling_rate
-        if rate != 1:
-            probability = probability * rate / (1 - probability + probability * rate)
+            # The shift is a step of the logit: on a probability near 1 it would multiply
+            # float32's rounding by 1 / rate.
+            slope, intercept = fitted.slope, fitted.intercept + math.log(rate)
+            is_plain = (slope, intercept) == (1, 0)
+            probability = torch.sigmoid(logit if is_plain else slope * logit + intercept)
         return probability.clamp(CLIP, 1 - CLIP)
 
 
@@ -175,14 +182,15 @@ def folded_layers(deep: nn.Sequential) -> list[nn.Linear]:
     return layers
 
 
-def _split_columns(layer: nn.Linear, width: int) -> tuple[nn.Linear, nn.Linear]:
-    first = nn.Linear(width, layer.out_features, bias=False)
-    second = nn.Linear(layer.in_features - width, layer.out_features)
+def _columns(layer: nn.Linear, columns: slice, has_bias: bool) -> nn.Linear:
+    """The part of a dense layer that reads some columns of its input."""
+    weight = layer.weight[:, columns]
+    part = nn.Linear(weight.shape[1], layer.out_features, bias=has_bias)
     with torch.no_grad():
-        first.weight.copy_(layer.weight[:, :width])
-        second.weight.copy_(layer.weight[:, width:])
-        second.bias.copy_(layer.bias)
-    return first, second
+        part.weight.copy_(weight)
+        if has_bias:
+            part.bias.copy_(layer.bias)
+    return part
 
 
 def _runs(widths: list[int]) -> list[tuple[int, bool]]:

@@ -48,14 +48,28 @@ def write_onnx(graph: BundleGraph, schema: Schema, folder: Path) -> list[str]:
         )
     if program is None:
         raise RuntimeError("torch.onnx.export gave no program")
+    model = program.model_proto
+    _name_rows(model)
     onnx.save_model(
-        program.model_proto,
+        model,
         str(folder / MODEL_FILE),
         save_as_external_data=True,
         location=MODEL_DATA_FILE,
         size_threshold=1024,
     )
     return list(inputs)
+
+
+def _name_rows(model: onnx.ModelProto) -> None:
+    """Call the row counts R and N again: without context inputs the exporter invents names."""
+    names = {}
+    for given in model.graph.input:
+        found = given.type.tensor_type.shape.dim[0].dim_param
+        names[found] = "R" if given.name in ("context", "context_weight") else "N"
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in names:
+                dim.dim_param = names[dim.dim_param]
 
 
 def example_inputs(schema: Schema) -> dict[str, torch.Tensor]:

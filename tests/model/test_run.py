@@ -98,7 +98,7 @@ def test_damaged_run_folder_is_refused_with_a_sentence(copy: Path, name: str, da
 def test_weights_of_another_network_are_refused(copy: Path) -> None:
     text = (copy / "spec.json").read_text()
     (copy / "spec.json").write_text(text.replace('"embedding_dim": 4', '"embedding_dim": 5'))
-    with pytest.raises(DeepFMError, match="not a whole run folder: .*size mismatch") as caught:
+    with pytest.raises(DeepFMError, match=r"not a whole run folder: .*size mismatch") as caught:
         load_run(copy)
     assert "\n" not in caught.value.message
 

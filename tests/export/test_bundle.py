@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from export import bundle as exporting
+from export.bundle import export_run, next_version
+from features.bundle import open_bundle
+from features.errors import ConfigError, OutputError, ParityError, SchemaError
+
+
+def test_a_bundle_holds_what_the_contract_names(bundle_path: Path) -> None:
+    names = {file.name for file in bundle_path.iterdir()}
+    assert {"manifest.json", "schema.json", "model.onnx", "model.onnx.data"} <= names
+    assert {"golden.json", "reference.json"} <= names
+    assert not [name for name in names if name.endswith((".pkl", ".pt"))]
+    manifest = json.loads((bundle_path / "manifest.json").read_text())
+    assert (manifest["name"], manifest["version"]) == ("tiny", 3)
+    assert set(manifest["files"]) == names - {"manifest.json"}
+    assert set(manifest["metrics"]) == {"uncalibrated", "calibrated"}
+    assert manifest["metrics"]["uncalibrated"]["valid"]["auc"] > 0.5
+    assert manifest["outputs"] == ["logit", "score"]
+
+
+def test_calibration_improves_the_validation_log_loss(bundle_path: Path) -> None:
+    metrics = open_bundle(bundle_path).manifest.metrics
+    losses = [metrics[name]["valid"]["log_loss"] for name in ("calibrated", "uncalibrated")]
+    assert losses[0] <= losses[1]
+
+
+def test_reference_counts_are_those_of_the_training_rows(bundle_path: Path) -> None:
+    reference = open_bundle(bundle_path).reference
+    single = reference["counts"]["item"]
+    assert sum(single) == reference["rows"]
+
+
+def test_versions_count_on_by_themselves(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert next_version(Path("bundles/tiny")).name == "1"
+    assert export_run(run_folder) == tmp_path / "bundles" / "tiny" / "1"
+    assert export_run(run_folder) == tmp_path / "bundles" / "tiny" / "2"
+
+
+def test_an_existing_version_is_refused(run_folder: Path, bundle_path: Path) -> None:
+    with pytest.raises(OutputError, match="exists"):
+        export_run(run_folder, bundle_path)
+
+
+@pytest.mark.parametrize("name", ["latest", "0", "01", "-1"])
+def test_a_version_is_an_integer(run_folder: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="must be a version"):
+        export_run(run_folder, tmp_path / "m" / name)
+
+
+def test_a_failing_export_leaves_nothing_behind(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def differ(*_: object) -> float:
+        raise ParityError("row 0 differs")
+
+    monkeypatch.setattr(exporting, "check_parity", differ)
+    with pytest.raises(ParityError):
+        export_run(run_folder, tmp_path / "m" / "1")
+    assert not (tmp_path / "m").exists() or not list((tmp_path / "m").iterdir())
+
+
+def test_a_run_is_enough_to_export_from(run_folder: Path, tmp_path: Path) -> None:
+    """The log is not read again: a copy elsewhere exports the same model."""
+    shutil.copytree(run_folder, tmp_path / "moved")
+    bundles = [
+        export_run(folder, tmp_path / name / "1")
+        for folder, name in ((run_folder, "a"), (tmp_path / "moved", "b"))
+    ]
+    first, second = (open_bundle(path).golden for path in bundles)
+    assert first == second
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SchemaError, match="the schema cannot be read"):
+        export_run(tmp_path, tmp_path / "m" / "1")
