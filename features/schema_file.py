@@ -71,7 +71,7 @@ def load_schema(folder: Path) -> tuple[Schema, HashTable]:
                 f"this version reads {SCHEMA_FORMAT}"
             )
         fields = tuple(_fields_from_json(document["fields"], folder))
-        schema = Schema(fields, document["seed"])
+        schema = Schema(fields, msgspec.convert(document["seed"], int))
         table = HashTable(_map(folder / TABLE_FILE), document["homes"])
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise SchemaError(f"{folder}: the schema cannot be read: {error!r}") from error
@@ -123,9 +123,10 @@ def _fields_from_json(documents: list[dict[str, Any]], folder: Path) -> list[Fie
         cls = _KINDS[member.pop("kind")]
         if "vocabulary" in member:
             member["vocabulary"] = _vocabulary(member["vocabulary"], folder)
-        if "boundaries" in member:
-            member["boundaries"] = tuple(member["boundaries"])
-        fields.append(cls(**member))
+        strange = member.keys() - cls.__dataclass_fields__.keys()
+        if strange:
+            raise SchemaError(f"{folder / SCHEMA_FILE}: unknown key '{min(strange)}' of a field")
+        fields.append(msgspec.convert(member, cls))
     return fields
 
 
@@ -135,8 +136,8 @@ def _vocabulary(document: Any, folder: Path) -> Vocabulary:
     first, size, begin = document["first"], document["size"], document["begin"]
     ends = _map(folder / ENDS_FILE)[first : first + size]
     text = _map(folder / TEXT_FILE)
-    if len(ends) != size or begin + int(ends[-1]) > len(text):
-        raise SchemaError(f"{folder / TEXT_FILE}: shorter than {SCHEMA_FILE} says")
+    if first < 0 or begin < 0 or len(ends) != size or begin + int(ends[-1]) > len(text):
+        raise SchemaError(f"{folder / TEXT_FILE}: not as long as {SCHEMA_FILE} says")
     return Vocabulary(text, ends, begin)
 
 
