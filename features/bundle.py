@@ -142,12 +142,13 @@ def _check_files(path: Path, manifest: Manifest) -> None:
     required = {MODEL_FILE, GOLDEN_FILE, REFERENCE_FILE, "schema.json"} - manifest.files.keys()
     if required:
         raise BundleError(f"{path}: the manifest does not list {min(required)}")
-    unlisted = {entry.name for entry in path.iterdir()} - manifest.files.keys() - {MANIFEST_FILE}
+    present = {entry.name for entry in path.iterdir()}
+    unlisted = present - manifest.files.keys() - {MANIFEST_FILE}
     if unlisted:
         raise BundleError(f"{path}: holds {min(unlisted)}, which the manifest does not list")
     for name, expected in manifest.files.items():
         file = path / name
-        if file.is_symlink() or not file.is_file():
+        if name not in present or file.is_symlink() or not file.is_file():
             raise BundleError(f"{file}: missing, or not a regular file")
         if _sha256(file) != expected:
             raise BundleError(f"{file}: its SHA-256 is not the one in the manifest")
