@@ -50,17 +50,17 @@ class BundleGraph(nn.Module):
 
     def forward(
         self,
+        context: Tensor | None,
         candidate: Tensor,
-        context: Tensor | None = None,
-        context_row: Tensor | None = None,
+        context_row: Tensor | None,
         context_weight: Tensor | None = None,
         candidate_weight: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Logit and score of every candidate.
 
         Args:
+            context: `[R, C]` int64, or None for a model without context fields.
             candidate: `[N, D]` int64.
-            context: `[R, C]` int64; None, as its row, for a model without context fields.
             context_row: `[N]` int64, the row of `context` that belongs to each candidate.
             context_weight: `[R, C]` float32, for a weighted side.
             candidate_weight: `[N, D]` float32, for a weighted side.

@@ -31,6 +31,7 @@ def write_onnx(graph: BundleGraph, schema: Schema, folder: Path) -> list[str]:
         name: {0: rows["context" if name in ("context", "context_weight") else "candidate"]}
         for name in inputs
     }
+    absent = dict.fromkeys({"context", "context_row"} - inputs.keys())
     with warnings.catch_warnings(), torch.no_grad():
         # The exporter warns of its own internals, which nobody here can act on.
         warnings.simplefilter("ignore")
@@ -38,8 +39,8 @@ def write_onnx(graph: BundleGraph, schema: Schema, folder: Path) -> list[str]:
         program = torch.onnx.export(
             graph.eval(),
             (),
-            kwargs=inputs,
-            dynamic_shapes=dynamic,
+            kwargs=inputs | absent,
+            dynamic_shapes=dynamic | absent,
             input_names=list(inputs),
             output_names=OUTPUTS,
             dynamo=True,
@@ -75,11 +76,11 @@ def example_inputs(schema: Schema) -> dict[str, torch.Tensor]:
     """Inputs of the graph for a few rows, all first indices and weight 1."""
     contexts, candidates = _EXAMPLE_CONTEXTS, _EXAMPLE_CANDIDATES
     has_context = bool(schema.side("context"))
-    # In the order of the graph's arguments, which is the order the exporter names them in.
     inputs: dict[str, torch.Tensor] = {}
-    inputs["candidate"] = torch.zeros(candidates, schema.slots("candidate"), dtype=torch.int64)
     if has_context:
         inputs["context"] = torch.zeros(contexts, schema.slots("context"), dtype=torch.int64)
+    inputs["candidate"] = torch.zeros(candidates, schema.slots("candidate"), dtype=torch.int64)
+    if has_context:
         inputs["context_row"] = torch.zeros(candidates, dtype=torch.int64)
     if has_context and schema.is_weighted("context"):
         inputs["context_weight"] = torch.ones(contexts, schema.slots("context"))

@@ -25,8 +25,8 @@ def run(
     has_context = bool(schema.side("context"))
     with torch.inference_mode():
         logit, _ = graph(
-            torch.from_numpy(candidate.index),
             tensor(context.index) if has_context else None,
+            torch.from_numpy(candidate.index),
             torch.tensor(row) if has_context else None,
             tensor(context.weight) if has_context else None,
             tensor(candidate.weight),
