@@ -50,6 +50,7 @@ def write_onnx(graph: BundleGraph, schema: Schema, folder: Path) -> list[str]:
         raise RuntimeError("torch.onnx.export gave no program")
     model = program.model_proto
     _name_rows(model)
+    _drop_traces(model)
     onnx.save_model(
         model,
         str(folder / MODEL_FILE),
@@ -70,6 +71,15 @@ def _name_rows(model: onnx.ModelProto) -> None:
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param in names:
                 dim.dim_param = names[dim.dim_param]
+
+
+def _drop_traces(model: onnx.ModelProto) -> None:
+    """Forget where in our source each node came from: a bundle holds no path of a machine."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info,
+                 *graph.initializer):  # fmt: skip
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
 
 
 def example_inputs(schema: Schema) -> dict[str, torch.Tensor]:
