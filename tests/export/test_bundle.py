@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from export import bundle as exporting
 from export.bundle import export_run, next_version
 from features.bundle import open_bundle
-from features.errors import ConfigError, OutputError, ParityError, SchemaError
+from features.errors import ConfigError, DeepFMError, OutputError, ParityError, SchemaError
 
 
 def test_a_bundle_holds_what_the_contract_names(bundle_path: Path) -> None:
@@ -83,3 +84,40 @@ def test_a_run_is_enough_to_export_from(run_folder: Path, tmp_path: Path) -> Non
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SchemaError, match="the schema cannot be read"):
         export_run(tmp_path, tmp_path / "m" / "1")
+
+
+def test_every_file_bears_its_checksum(bundle_path: Path) -> None:
+    manifest = json.loads((bundle_path / "manifest.json").read_text())
+    for name, digest in manifest["files"].items():
+        assert hashlib.sha256((bundle_path / name).read_bytes()).hexdigest() == digest
+
+
+def test_uncalibrated_metrics_are_the_runs(run_folder: Path, bundle_path: Path) -> None:
+    trained = json.loads((run_folder / "metrics.json").read_text())["valid"]
+    exported = open_bundle(bundle_path).manifest.metrics["uncalibrated"]["valid"]
+    assert exported == pytest.approx(trained, rel=1e-9)
+
+
+def test_files_are_whole_json_without_nan(bundle_path: Path) -> None:
+    for file in bundle_path.glob("*.json"):
+        json.loads(file.read_text(), parse_constant=pytest.fail)
+
+
+def test_precision_that_cannot_be_exported_is_refused(run_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="precision 'int4' cannot be exported"):
+        export_run(run_folder, tmp_path / "m" / "1", precision="int4")
+
+
+@pytest.mark.parametrize(
+    "name", ["weights.safetensors", "schema.json", "spec.json", "reference.json", "valid.logit.npy"]
+)
+def test_a_broken_run_is_refused_with_a_sentence_and_leaves_nothing(
+    run_folder: Path, tmp_path: Path, name: str
+) -> None:
+    broken = shutil.copytree(run_folder, tmp_path / "run")
+    (broken / name).write_bytes(b"")
+    with pytest.raises(DeepFMError) as caught:
+        export_run(broken, tmp_path / "m" / "1")
+    assert str(broken) in caught.value.message
+    assert "\n" not in caught.value.message
+    assert not (tmp_path / "m").exists()

@@ -88,3 +88,19 @@ def test_unshifted_score_is_on_the_scale_of_the_log() -> None:
     logit = np.array([-2.0, 0.0, 1.5])
     kept = Calibration("none", negative_sampling_rate=0.1).score(logit, shifted=False)
     np.testing.assert_allclose(kept, Calibration("none").score(logit))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_scores_of_a_sampled_log_are_near_the_true_probabilities(method: Method) -> None:
+    """A model of a log that kept a tenth of its negatives overstates; the shift takes it back."""
+    random = np.random.default_rng(2)
+    truth = 1 / (1 + np.exp(-random.normal(-3, 1, 200_000)))
+    label = (random.random(len(truth)) < truth).astype(float)
+    kept = (label == 1) | (random.random(len(truth)) < 0.1)
+    # What a perfect model of the kept rows answers: the odds times ten.
+    logit = np.log(truth / (1 - truth)) + np.log(10)
+    fitted = fit_calibration(method, logit[kept], label[kept], negative_sampling_rate=0.1)
+    score = fitted.score(logit)
+    assert score.mean() == pytest.approx(label.mean(), rel=0.03)
+    assert np.abs(score - truth).mean() < 0.01
+    assert fitted.score(logit, shifted=False).mean() > 3 * label.mean()

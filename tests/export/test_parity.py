@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -49,6 +50,21 @@ def test_a_damaged_network_is_told_by_row_and_scores(run: Run, graph: Graph) -> 
     finally:
         with torch.no_grad():
             run.network.bias.copy_(before)
+
+
+@pytest.mark.parametrize(("damage", "found"), [(0.01, r"0\.\d+"), (float("nan"), "nan")])
+def test_a_damaged_graph_is_told_by_row_and_scores(
+    run: Run, tmp_path: Path, damage: float, found: str
+) -> None:
+    """One altered weight of the last layer: the message says in which row it shows."""
+    write_onnx(BundleGraph(run.network, run.schema, NONE), run.schema, tmp_path)
+    model = onnx.load(tmp_path / MODEL_FILE)
+    (bias,) = (one for one in model.graph.initializer if one.name == "bias")
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.array(damage, np.float32), "bias"))
+    onnx.save(model, tmp_path / "damaged.onnx")
+    sides = split_sides(run.schema, run.sample_index, run.sample_weight)
+    with pytest.raises(ParityError, match=rf"row \d+ scores {found} with ONNX Runtime and 0\.\d+"):
+        check_parity(Graph(tmp_path / "damaged.onnx", run.schema), run.network, NONE, *sides)
 
 
 def test_a_score_that_is_no_number_is_told(run: Run, graph: Graph) -> None:
