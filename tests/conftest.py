@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
@@ -108,6 +109,15 @@ def write_log(path: Path, rows: int = ROWS, seed: int = 0) -> None:
         "clicked": (random.random(rows) < 0.05 + 0.045 * item).astype(np.int8),
     }
     pq.write_table(pa.table(columns), path)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny tensors gain nothing from torch's threads, and lose much where cores are shared."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
