@@ -8,6 +8,7 @@ A canonical column is
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -103,4 +104,5 @@ def _hashes(values: Sequence[Any], seed: int) -> NDArray[np.uint64]:
         or 1
         for value in values
     ]
-    return np.array(hashes, np.uint64)
+    # Through an array: numpy takes twice as long to turn a list of large integers into one.
+    return np.frombuffer(array("Q", hashes), np.uint64)

@@ -136,12 +136,13 @@ class _Part(Protocol):
 
 def _parts(schema: Schema, fields: Sequence[Field], table: HashTable) -> list[_Part]:
     parts: list[_Part] = []
+    buckets: list[tuple[BucketField, int, int]] = []
     single: list[tuple[CategoricalField, int, int]] = []
     slot = 0
     for member in fields:
         first = schema.ranges[member.name].start
         if isinstance(member, BucketField):
-            parts.append(_Buckets(member, slot, first))
+            buckets.append((member, slot, first))
         elif isinstance(member, ValueField):
             parts.append(_Value(member, slot, first))
         elif member.multi:
@@ -149,6 +150,8 @@ def _parts(schema: Schema, fields: Sequence[Field], table: HashTable) -> list[_P
         else:
             single.append((member, slot, first))
         slot += member.slots
+    if buckets:
+        parts.append(_Buckets(buckets))
     if single:
         parts.append(_Singles(single, table))
     return parts
@@ -160,21 +163,32 @@ def _reject(member: Field, bad: NDArray[np.bool_], code: str, found: str) -> Non
 
 
 class _Buckets:
-    """One bucketed number."""
+    """All bucketed numbers, one row of a matrix each."""
 
-    def __init__(self, member: BucketField, slot: int, first: int) -> None:
-        self.member, self.slot, self.first = member, slot, first
-        self.boundaries = np.array(member.boundaries, np.float64)
+    def __init__(self, fields: Sequence[tuple[BucketField, int, int]]) -> None:
+        self.members = [member for member, _, _ in fields]
+        self.slots = [slot for _, slot, _ in fields]
+        self.boundaries = [np.array(member.boundaries, np.float64) for member in self.members]
+        self.first = np.array([first for _, _, first in fields])[:, None]
+        self.base = self.first + np.array([[member.reserved] for member in self.members])
 
     def encode(
         self, columns: Columns, index: NDArray[np.int64], weight: NDArray[np.float32] | None
     ) -> None:
-        member, column = self.member, columns.get(self.member.name)
-        if column is None:
-            column = np.full(len(index), np.nan)
-        index[:, self.slot] = np.searchsorted(self.boundaries, column, "right")
-        index[:, self.slot] += self.first + member.reserved
-        _write_missing(member, np.isnan(column), index[:, self.slot], self.first, weight, self.slot)
+        numbers = np.full((len(self.members), len(index)), np.nan)
+        found = np.empty(numbers.shape, np.int64)
+        for row, (member, boundaries) in enumerate(zip(self.members, self.boundaries, strict=True)):
+            column = columns.get(member.name)
+            if column is not None:
+                numbers[row] = column
+            found[row] = np.searchsorted(boundaries, numbers[row], "right")
+        missing = np.isnan(numbers)
+        index[:, self.slots] = np.where(missing, self.first, found + self.base).T
+        for row, member in enumerate(self.members):
+            if member.missing == "reject":
+                _reject(member, missing[row], "missing_value", "is missing and must not be")
+            elif member.missing == "zero" and weight is not None:
+                weight[missing[row], self.slots[row]] = 0
 
 
 class _Value:
@@ -193,7 +207,12 @@ class _Value:
         index[:, self.slot] = self.first + member.reserved
         assert weight is not None  # a side with a value field is weighted
         weight[:, self.slot] = np.where(missing, 1, transform(member, column))
-        _write_missing(member, missing, index[:, self.slot], self.first, weight, self.slot)
+        if missing.any():
+            if member.missing == "reject":
+                _reject(member, missing, "missing_value", "is missing and must not be")
+            index[missing, self.slot] = self.first
+            if member.missing == "zero":
+                weight[missing, self.slot] = 0
 
 
 def transform(member: ValueField, column: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -204,23 +223,6 @@ def transform(member: ValueField, column: NDArray[np.float64]) -> NDArray[np.flo
     if member.transform == "standard":
         return (clipped - member.mean) / member.deviation
     return clipped
-
-
-def _write_missing(
-    member: Field,
-    missing: NDArray[np.bool_],
-    index: NDArray[np.int64],
-    first: int,
-    weight: NDArray[np.float32] | None,
-    slot: int,
-) -> None:
-    if not missing.any():
-        return
-    if member.missing == "reject":
-        _reject(member, missing, "missing_value", "is missing and must not be")
-    index[missing] = first
-    if member.missing == "zero" and weight is not None:
-        weight[missing, slot] = 0
 
 
 class _Categories:
