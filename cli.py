@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument(
         "-o", "--output", type=Path, help="ROOT/NAME/VERSION; default bundles/NAME/(next integer)"
     )
-    export.add_argument("--precision", choices=["fp32"], help="default: the spec's")
+    export.add_argument("--precision", choices=["fp32", "int8"], help="default: the spec's")
     export.set_defaults(run=_export)
 
     _add_serving(commands)

@@ -15,12 +15,14 @@ import numpy as np
 import torch
 
 from export.bundle import export_run
+from export.parity import network_logit, split_sides
+from features.atomic import new_folder
 from features.schema import BucketField, CategoricalField, Field, Schema, Side
 from features.spec import Spec, spec_from_json
 from features.vocabulary import Vocabulary
 from model.config import configs
 from model.deepfm import DeepFM
-from model.run import Judged, Run, save_run
+from model.run import Judged, Run, Sample, save_run
 
 NUMBERS, CATEGORICAL, CONTEXT_NUMBERS, CONTEXT_CATEGORICAL = 13, 26, 7, 13
 CATEGORIES = 1_000_000
@@ -50,11 +52,15 @@ def schema(categories: int = CATEGORIES) -> Schema:
     return Schema(tuple(fields))
 
 
-def build(folder: Path, categories: int = CATEGORIES) -> Path:
-    """The job's bundle at `folder/bundle/1`, exported from a run at `folder/run`; made once."""
-    target = folder / "bundle" / "1"
-    if target.exists():
-        return target
+def build(folder: Path, precision: str = "fp32", categories: int = CATEGORIES) -> Path:
+    """The job's bundle at `folder/PRECISION/1`, exported from a run at `folder/run`; made once."""
+    target = folder / precision / "1"
+    if not (folder / "run").exists():
+        _make_run(folder / "run", categories)
+    return target if target.exists() else export_run(folder / "run", target, precision)
+
+
+def _make_run(folder: Path, categories: int) -> None:
     fields = schema(categories)
     spec = _spec(fields)
     model, train = configs(spec)
@@ -65,7 +71,9 @@ def build(folder: Path, categories: int = CATEGORIES) -> Path:
     random = np.random.default_rng(0)
     ranges = [fields.ranges[f.name] for side in ("context", "candidate") for f in fields.side(side)]
     sample = np.stack([random.integers(r.start, r.stop, 4096) for r in ranges], 1)
-    label = (random.random(1000) < 0.25).astype(np.float32)
+    context, candidate = split_sides(fields, sample.astype(np.int32), None)
+    logit = network_logit(network, context, candidate)
+    label = (random.random(len(logit)) < 1 / (1 + np.exp(-logit))).astype(np.float32)
     run = Run(
         spec=spec,
         schema=fields,
@@ -75,14 +83,14 @@ def build(folder: Path, categories: int = CATEGORIES) -> Path:
         data_fingerprint="",
         counts=np.ones(fields.size, np.int64),
         rows=1,
-        valid=Judged(random.normal(size=1000).astype(np.float32), label, None),
+        valid=Judged(logit, label, None),
         test=None,
         sample_index=sample.astype(np.int32),
         sample_weight=None,
+        judged=Sample(sample.astype(np.int32), None, label),
     )
-    (folder / "run").mkdir(parents=True, exist_ok=True)
-    save_run(run, folder / "run", model, train)
-    return export_run(folder / "run", target)
+    with new_folder(folder) as draft:
+        save_run(run, draft, model, train)
 
 
 def bodies(shape: str, count: int = BODIES) -> list[bytes]:

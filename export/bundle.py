@@ -15,6 +15,8 @@ from export.calibrate import Calibration, fit_calibration
 from export.golden import golden_requests
 from export.graph import BundleGraph
 from export.parity import TOLERANCE, Graph, check_parity, network_logit, split_sides
+from export.quantize import TOLERANCE as INT8_TOLERANCE
+from export.quantize import Comparison, compare, quantize
 from export.to_onnx import OUTPUTS, write_onnx
 from features.atomic import new_folder
 from features.bundle import (
@@ -47,12 +49,12 @@ def export_run(folder: Path, target: Path | None = None, precision: str | None =
     Raises:
         ConfigError: the target's last part is no version.
         OutputError: the target exists already or cannot be written.
-        ParityError: the graph does not score as the network does.
+        ParityError: the graph does not score as the network does, or int8 costs too much.
     """
     run = load_run(folder)
     precision = precision or run.spec.export.precision
-    if precision != "fp32":
-        raise ConfigError(f"precision '{precision}' cannot be exported; expected fp32")
+    if precision not in ("fp32", "int8"):
+        raise ConfigError(f"precision '{precision}' cannot be exported; expected fp32 or int8")
     target = (target or next_version(Path("bundles") / run.spec.name)).absolute()
     if not target.name.isdigit() or target.name.startswith("0"):
         raise ConfigError(f"{target}: the last part must be a version, an integer from 1")
@@ -69,7 +71,13 @@ def export_run(folder: Path, target: Path | None = None, precision: str | None =
         session = Graph(draft / MODEL_FILE, run.schema)
         golden = golden_requests(run.schema)
         worst = _check(run, session, calibration, golden)
-        _write_golden(run, session, golden, draft)
+        comparison = None
+        if precision == "int8":
+            comparison = _quantize(run, calibration, draft)
+            session = Graph(draft / MODEL_FILE, run.schema)
+        _write_golden(
+            run, session, golden, draft, TOLERANCE if comparison is None else INT8_TOLERANCE
+        )
         reference = json.loads((folder / REFERENCE_FILE).read_text(encoding="utf-8"))
         _write_json(draft / REFERENCE_FILE, {key: reference[key] for key in ("rows", "counts")})
         manifest = Manifest(
@@ -82,10 +90,15 @@ def export_run(folder: Path, target: Path | None = None, precision: str | None =
             metrics=_metrics(run, calibration),
             calibration=calibration.to_json(),
             precision=precision,
+            comparison=None if comparison is None else comparison.to_json(),
             inputs=inputs,
             outputs=OUTPUTS,
         )
         write_manifest(draft, manifest)
+    if comparison is not None:
+        sys.stderr.write(
+            f"on {comparison.rows:,} rows: fp32 {comparison.fp32}, int8 {comparison.int8}\n"
+        )
     sys.stderr.write(
         f"calibration {calibration.method}; ONNX Runtime and PyTorch at most {worst:.1e} apart\n"
     )
@@ -114,15 +127,28 @@ def _check(
     )
 
 
-def _write_golden(run: Run, session: Graph, golden: list[dict[str, Any]], folder: Path) -> None:
+def _quantize(run: Run, calibration: Calibration, folder: Path) -> Comparison:
+    """The graph in `folder` in 8-bit integers, and what that costs on the judged rows."""
+    judged = run.judged
+    if judged is None:
+        raise ConfigError("the run folder holds no judged rows to compare int8 with fp32 on")
+    training = split_sides(run.schema, run.sample_index, run.sample_weight)
+    quantize(folder, {"embedding.weight", "linear.weight"}, *training)
+    rows = split_sides(run.schema, judged.index, judged.weight)
+    graph = Graph(folder / MODEL_FILE, run.schema)
+    return compare(network_logit(run.network, *rows), graph, rows, judged.label, calibration)
+
+
+def _write_golden(
+    run: Run, session: Graph, golden: list[dict[str, Any]], folder: Path, tolerance: float
+) -> None:
     requests = []
     for request in golden:
         context, items = _encode_golden(run, request)
-        repeated = _repeat(context, len(items.index))
-        logit = network_logit(run.network, repeated, items)
-        _, score = session.run(context, items, np.zeros(len(items.index), np.int64))
+        context_row = np.zeros(len(items.index), np.int64)
+        logit, score = session.run(context, items, context_row)
         requests.append(request | {"logits": logit.tolist(), "scores": score.tolist()})
-    _write_json(folder / GOLDEN_FILE, {"tolerance": TOLERANCE, "requests": requests})
+    _write_json(folder / GOLDEN_FILE, {"tolerance": tolerance, "requests": requests})
 
 
 def _encode_golden(run: Run, request: dict[str, Any]) -> tuple[Encoded, Encoded]:

@@ -42,6 +42,7 @@ class Manifest:
         metrics: {"uncalibrated": {"valid": {...}, "test": {...}}, "calibrated": {the same}}.
         calibration: the fitted map from logit to score, by name, with its parameters.
         inputs: names of the graph's inputs.
+        comparison: for int8, metrics of both precisions on the same rows: {"rows", "fp32", "int8"}.
         outputs: names of the graph's outputs.
         files: SHA-256, in hex, of every file but the manifest.
     """
@@ -57,6 +58,7 @@ class Manifest:
     precision: str
     inputs: list[str]
     outputs: list[str]
+    comparison: dict[str, Any] | None = None
     files: dict[str, str] = dataclasses.field(default_factory=dict)
     format: int = BUNDLE_FORMAT
 

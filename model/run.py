@@ -2,8 +2,8 @@
 
 `weights.safetensors`, the schema's files, `spec.json` (with the resolved model and train tables),
 `metrics.json`, `reference.json` (training counts per index), and as arrays the logits, labels and
-groups of the validation and test rows (for calibration) and a sample of encoded training rows (for
-parity and activation ranges).
+groups of the validation and test rows (for calibration), a sample of encoded training rows (for
+parity and activation ranges) and one of encoded test rows (to compare precisions on).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from model.config import ModelConfig, TrainConfig, configs
 from model.deepfm import DeepFM
 
 SAMPLE_ROWS = 4096
+JUDGED_ROWS = 50_000
 _WEIGHTS = "weights.safetensors"
 # What the readers of JSON, arrays and weights raise on files that are not theirs.
 _DAMAGE = (OSError, EOFError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError)
@@ -48,6 +49,21 @@ class Judged:
     group: NDArray[np.int64] | None
 
 
+@dataclass(frozen=True)
+class Sample:
+    """Encoded rows of the test part, else of the validation part.
+
+    Args:
+        index: `[sample, slots]` int32.
+        weight: `[sample, slots]` float32, or None.
+        label: `[sample]` float32.
+    """
+
+    index: NDArray[np.int32]
+    weight: NDArray[np.float32] | None
+    label: NDArray[np.float32]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """What a run folder holds.
@@ -59,6 +75,7 @@ class Run:
         rows: number of training rows.
         sample_index: `[sample, slots]` int32, encoded training rows.
         sample_weight: `[sample, slots]` float32, or None.
+        judged: what precisions are compared on; None in folders of versions that kept none.
     """
 
     spec: Spec
@@ -73,6 +90,7 @@ class Run:
     test: Judged | None
     sample_index: NDArray[np.int32]
     sample_weight: NDArray[np.float32] | None
+    judged: Sample | None = None
 
 
 def save_run(run: Run, folder: Path, model: ModelConfig, train: TrainConfig) -> None:
@@ -98,6 +116,9 @@ def save_run(run: Run, folder: Path, model: ModelConfig, train: TrainConfig) -> 
                 _save(folder / f"{name}.{part}.npy", array)
     _save(folder / "sample.index.npy", run.sample_index)
     _save(folder / "sample.weight.npy", run.sample_weight)
+    if run.judged is not None:
+        for part, array in vars(run.judged).items():
+            _save(folder / f"judged.{part}.npy", array)
 
 
 def load_run(folder: Path) -> Run:
@@ -120,6 +141,7 @@ def load_run(folder: Path) -> Run:
         counts = [reference["counts"][name] for name in schema.ranges]
         valid, test = _load_judged(folder, "valid"), _load_judged(folder, "test")
         sample, weight = (_load(folder / f"sample.{part}.npy") for part in ("index", "weight"))
+        judged = _load_sample(folder)
     except _DAMAGE as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{folder}: not a whole run folder: {reason}") from error
@@ -139,6 +161,7 @@ def load_run(folder: Path) -> Run:
         test=test,
         sample_index=sample,
         sample_weight=weight,
+        judged=judged,
     )
 
 
@@ -147,6 +170,13 @@ def _load_judged(folder: Path, name: str) -> Judged | None:
         _load(folder / f"{name}.{part}.npy") for part in ("logit", "label", "group")
     )
     return None if logit is None or label is None else Judged(logit, label, group)
+
+
+def _load_sample(folder: Path) -> Sample | None:
+    index, weight, label = (
+        _load(folder / f"judged.{part}.npy") for part in ("index", "weight", "label")
+    )
+    return None if index is None or label is None else Sample(index, weight, label)
 
 
 def _save(file: Path, array: NDArray[Any] | None) -> None:

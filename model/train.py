@@ -24,7 +24,7 @@ from model.deepfm import DeepFM
 from model.losses import pointwise_loss
 from model.metrics import evaluate
 from model.reserved import ReservedSampling
-from model.run import SAMPLE_ROWS, Judged, Run, save_run
+from model.run import JUDGED_ROWS, SAMPLE_ROWS, Judged, Run, Sample, save_run
 
 _EVALUATION_ROWS = 16_384
 
@@ -204,6 +204,8 @@ def _judged_run(
     assert valid is not None
     chosen = np.random.default_rng(0).permutation(len(split.train))[:SAMPLE_ROWS]
     sample = split.train.take(np.sort(chosen))
+    held = split.valid if split.test is None else split.test
+    judged = held.take(np.arange(len(held))[:JUDGED_ROWS])
     metrics = {
         "valid": _metrics(valid),
         "test": {} if test is None else _metrics(test),
@@ -227,6 +229,7 @@ def _judged_run(
         test=test,
         sample_index=sample.index,
         sample_weight=sample.weight,
+        judged=Sample(judged.index, judged.weight, judged.label),
     )
 
 

@@ -33,8 +33,7 @@ NAMES = sorted(path.stem for path in EXAMPLES.glob("*.toml"))
 def test_served_and_offline_scores_are_the_trainers_own(
     name: str, real_data: Path, tmp_path: Path
 ) -> None:
-    source = real_data / name.removesuffix("_buckets").removesuffix("_values")
-    root = prepare(name, source, tmp_path / "data")
+    root = prepared(name, real_data, tmp_path)
     spec = load_spec(EXAMPLES / f"{name}.toml", [f'data.root="{root}"', "train.epochs=1"])
     run = train(spec, tmp_path / "run")
     bundle = export_run(run, tmp_path / "bundles" / name / "1")
@@ -64,6 +63,12 @@ def test_served_and_offline_scores_are_the_trainers_own(
         np.testing.assert_allclose(
             [item["score"] for item in ranked], sorted(scores, reverse=True), atol=1e-5
         )
+
+
+def prepared(name: str, real_data: Path, folder: Path) -> Path:
+    """Folder of an example's three files."""
+    source = real_data / name.removesuffix("_buckets").removesuffix("_values")
+    return prepare(name, source, folder / "data")
 
 
 def trainer_scores(run_folder: Path, rows: Path, bundle: Path) -> NDArray[np.float64]:

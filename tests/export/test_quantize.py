@@ -1,0 +1,118 @@
+"""8-bit dense layers: what they may cost, and that no row sees its company."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from examples.run import EXAMPLES
+from export import quantize
+from export.bundle import export_run
+from export.calibrate import Calibration
+from export.parity import Graph, split_sides
+from features.bundle import MODEL_FILE, open_bundle
+from features.encode import Encoded
+from features.errors import ConfigError, ParityError
+from features.spec import load_spec
+from model.run import Run, load_run
+from model.train import train
+from service.scorer import Scorer
+from tests.test_examples import prepared
+
+
+@pytest.fixture(scope="module")
+def int8_path(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_run(run_folder, tmp_path_factory.mktemp("int8") / "tiny" / "1", "int8")
+
+
+@pytest.fixture(scope="module")
+def run(run_folder: Path) -> Run:
+    return load_run(run_folder)
+
+
+def scores(path: Path, run: Run, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+    weight = None if run.sample_weight is None else run.sample_weight[chosen]
+    context, candidate = split_sides(run.schema, run.sample_index[chosen], weight)
+    return Graph(path / MODEL_FILE, run.schema).run(context, candidate, np.arange(len(chosen)))[1]
+
+
+def test_a_score_does_not_depend_on_its_company(int8_path: Path, run: Run) -> None:
+    rows = np.arange(300)
+    together = scores(int8_path, run, rows)
+    alone = np.concatenate([scores(int8_path, run, rows[at : at + 1]) for at in range(0, 300, 7)])
+    np.testing.assert_allclose(together[::7], alone, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(together[::-1], scores(int8_path, run, rows[::-1]), atol=1e-5)
+
+
+def test_scores_are_near_those_of_fp32_but_others(
+    int8_path: Path, bundle_path: Path, run: Run
+) -> None:
+    rows = np.arange(300)
+    found, exact = scores(int8_path, run, rows), scores(bundle_path, run, rows)
+    np.testing.assert_allclose(found, exact, atol=0.02)
+    assert np.abs(found - exact).max() > 1e-6
+    assert len(np.unique(found)) > 250  # not the 256 steps of an 8-bit output
+
+
+def test_the_bundle_states_both_precisions_and_replays(int8_path: Path) -> None:
+    bundle = open_bundle(int8_path)
+    assert bundle.manifest.precision == "int8"
+    comparison = bundle.manifest.comparison
+    assert comparison is not None
+    assert comparison["fp32"]["auc"] - comparison["int8"]["auc"] <= quantize.MOST_AUC_LOST
+    assert bundle.golden["tolerance"] == 1e-4
+    assert Scorer(bundle, "cpu").replay() <= 1e-5
+
+
+def test_the_tables_stay_as_they_are(int8_path: Path, bundle_path: Path) -> None:
+    sizes = [(path / MODEL_FILE).with_suffix(".onnx.data") for path in (int8_path, bundle_path)]
+    assert sizes[0].stat().st_size <= sizes[1].stat().st_size
+
+
+def test_what_costs_too_much_is_refused_and_nothing_is_written(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantize, "MOST_LOG_LOSS_GAINED", -1.0)
+    with pytest.raises(ParityError, match=r"int8 costs .* of AUC and .* of log loss"):
+        export_run(run_folder, tmp_path / "m" / "1", "int8")
+    assert not list(tmp_path.glob("m/*"))
+
+
+def test_the_gate_weighs_auc_and_log_loss(
+    int8_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(0)
+    label = (random.random(300) < 0.5).astype(np.float32)
+    truth = (np.where(label == 1, 3, -3) + random.normal(size=300)).astype(np.float32)
+    weight = None if run.sample_weight is None else run.sample_weight[:300]
+    rows: tuple[Encoded, Encoded] = split_sides(run.schema, run.sample_index[:300], weight)
+    graph = Graph(int8_path / MODEL_FILE, run.schema)
+    with pytest.raises(ParityError, match="export fp32"):
+        quantize.compare(truth, graph, rows, label, Calibration("none"))
+
+
+def test_a_run_without_judged_rows_is_refused(run_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(run_folder, tmp_path / "run")
+    (tmp_path / "run" / "judged.index.npy").unlink()
+    with pytest.raises(ConfigError, match="no judged rows"):
+        export_run(tmp_path / "run", tmp_path / "m" / "1", "int8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "epochs"), [("frappe_x1", 8), ("criteo_20f_46k", 20)])
+def test_the_gate_holds_on_real_data(
+    name: str, epochs: int, real_data: Path, tmp_path: Path
+) -> None:
+    root = prepared(name, real_data, tmp_path)
+    overrides = [f'data.root="{root}"', f"train.epochs={epochs}"]
+    run = train(load_spec(EXAMPLES / f"{name}.toml", overrides), tmp_path / "run")
+    bundle = export_run(run, tmp_path / name / "1", "int8")
+    comparison = json.loads((bundle / "manifest.json").read_text())["comparison"]
+    assert comparison["rows"] > 4000
+    assert comparison["fp32"]["auc"] - comparison["int8"]["auc"] <= 0.0005
+    assert comparison["int8"]["log_loss"] <= comparison["fp32"]["log_loss"] * 1.001
