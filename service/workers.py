@@ -10,8 +10,10 @@ from __future__ import annotations
 import gc
 import logging
 import multiprocessing
+import os
 import signal
 import socket
+import sys
 import threading
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -39,6 +41,7 @@ def serve(settings: Settings) -> None:
         ConfigError: an option cannot be met, or the port is taken.
     """
     log_as_json()
+    signal.signal(signal.SIGTERM, _leave)
     if settings.workers == 1:
         scorer = load_scorer(settings)
         with _listening(settings) as listener:
@@ -51,8 +54,6 @@ def serve(settings: Settings) -> None:
 
 
 def _run(listener: socket.socket, settings: Settings, scorer: Scorer | None = None) -> None:
-    # Uvicorn raises the signal that ended it once more, when all is answered: that is no failure.
-    signal.signal(signal.SIGTERM, lambda *_: None)
     config = uvicorn.Config(
         create_app(settings, scorer),
         loop="uvloop",
@@ -69,7 +70,11 @@ def _run(listener: socket.socket, settings: Settings, scorer: Scorer | None = No
     _spare_the_collector()
     host, port = listener.getsockname()[:2]
     _log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
-    uvicorn.Server(config).run(sockets=[listener])
+    server = uvicorn.Server(config)
+    # For a signal that comes before uvicorn's own handler does, and because uvicorn raises the one
+    # that ended it once more when all is answered: that is no failure.
+    signal.signal(signal.SIGTERM, server.handle_exit)
+    server.run(sockets=[listener])
 
 
 def _spare_the_collector() -> None:
@@ -98,10 +103,24 @@ def _listening(settings: Settings) -> socket.socket:
     return listener
 
 
+def _leave(*_: object) -> None:
+    sys.exit(0)
+
+
 def _work(settings: Settings) -> None:
+    signal.signal(signal.SIGTERM, _leave)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     log_as_json()
     with _listening(settings) as listener:
         _run(listener, settings)
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed could not say so; nobody would ever end its workers."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _supervise(settings: Settings) -> None:
