@@ -19,6 +19,9 @@ from features.errors import FeatureError
 from features.schema import BucketField, CategoricalField, Field, Schema, Side, ValueField
 from features.table import HashTable
 
+# Transforms whose last digit depends on numpy's own functions.
+NUMPY_ONLY = frozenset({"log1p"})
+
 # Writes one value that is not missing into a row's indices and weights.
 _Step = Callable[[Any, list[int], list[float]], None]
 

@@ -10,6 +10,7 @@ from features.bundle import open_bundle, versions
 from features.errors import BundleError
 from service.batcher import Batcher
 from service.bodies import BodyDecoder, rank_decoder, score_decoder
+from service.compiled import PlainReader
 from service.errors import NotFound, NotReady
 from service.messages import RankRequest, ScoreRequest
 from service.problems import ProblemFinder
@@ -19,7 +20,7 @@ from service.settings import Settings
 
 @dataclass(frozen=True)
 class Model:
-    """One loaded version: its scorer and queue, and decoders generated from the same schema."""
+    """One loaded version: its scorer and queue, and readers made from the same schema."""
 
     name: str
     version: int
@@ -27,6 +28,7 @@ class Model:
     batcher: Batcher
     score_decoder: BodyDecoder[ScoreRequest]
     rank_decoder: BodyDecoder[RankRequest]
+    reader: PlainReader | None
 
 
 class Models:
@@ -47,6 +49,7 @@ class Models:
             Batcher(scorer, scorer.rows_per_run),
             score_decoder(schema, finder),
             rank_decoder(schema, finder),
+            PlainReader.of(schema, scorer.bundle.table, max_rows),
         )
         self.loaded[model.version] = model
         self.current = model

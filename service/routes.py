@@ -1,6 +1,7 @@
 """`POST /score` and `POST /rank` as bare ASGI applications: bytes in, bytes out.
 
-A request's life, top to bottom: read, decode, encode, score, order, answer. The two stand in front
+A request's life, top to bottom: read, decode and encode (in one compiled pass where that can be
+done, `service.compiled`), score, order, answer. The two stand in front
 of FastAPI's router, whose own stack costs more than a whole small request.
 """
 
@@ -19,6 +20,7 @@ from features.errors import FeatureError
 from service.bodies import BodyDecoder
 from service.errors import Problem, RequestError, ServiceError, answer_to
 from service.models import Model, Models
+from service.prepared import Prepared
 from service.problems import MOST_PAIRWISE
 from service.ranking import best_first, win_probability
 from service.settings import Settings
@@ -74,15 +76,23 @@ class ScoreRoute:
         Raises:
             RequestError: something in the body is wrong.
         """
+        request = (model.reader and model.reader.score(body)) or self.read(model, body)
+        _, score = await model.batcher.score(request.context, request.candidate)
+        document = {"model": model.name, "version": model.version, "scores": score.tolist()}
+        return _encode(_with_warnings(document, request)), request.rows
+
+    def read(self, model: Model, body: bytes) -> Prepared:
+        """Any body, the Python way.
+
+        Raises:
+            RequestError: something in the body is wrong.
+        """
         decoder = model.score_decoder
         request = decoder.decode(body)
-        self.bound_rows(request.rows, decoder, body)
-        context, candidate, truncated = encode(
-            model, request.values, request.values, (request.rows, request.rows), decoder, body
-        )
-        _, score = await model.batcher.score(context, candidate)
-        document = {"model": model.name, "version": model.version, "scores": score.tolist()}
-        return _encode(_with_warnings(document, request.unknown, truncated)), request.rows
+        rows = request.rows
+        self.bound_rows(rows, decoder, body)
+        encoded = encode(model, request.values, request.values, (rows, rows), decoder, body)
+        return Prepared(*encoded[:2], request.unknown, encoded[2])
 
     def bound_rows(self, rows: int, decoder: BodyDecoder[Any], body: bytes) -> None:
         """Refuse a request of too many rows.
@@ -101,16 +111,11 @@ class RankRoute(ScoreRoute):
 
     async def answer(self, model: Model, body: bytes) -> tuple[bytes, int]:
         """As `ScoreRoute.answer`."""
-        decoder = model.rank_decoder
-        request = decoder.decode(body)
+        request = (model.reader and model.reader.rank(body)) or self.read(model, body)
         rows = request.rows
-        self.bound_rows(rows, decoder, body)
         if request.pairwise and min(request.top_k or rows, rows) > MOST_PAIRWISE:
-            raise decoder.explain(body)
-        context, candidate, truncated = encode(
-            model, request.context, request.candidates, (1, rows), decoder, body
-        )
-        logit, score = await model.batcher.score(context, candidate)
+            raise model.rank_decoder.explain(body)
+        logit, score = await model.batcher.score(request.context, request.candidate)
         order = best_first(logit, request.top_k)
         items = [
             {"id": request.ids[place], "rank": rank, "score": value}
@@ -122,7 +127,23 @@ class RankRoute(ScoreRoute):
         if request.pairwise:
             document["win_probability"] = win_probability(logit[order]).tolist()
         repeated = rows - len(set(request.ids))
-        return _encode(_with_warnings(document, request.unknown, truncated, repeated)), rows
+        return _encode(_with_warnings(document, request, repeated)), rows
+
+    def read(self, model: Model, body: bytes) -> Prepared:
+        """As `ScoreRoute.read`."""
+        decoder = model.rank_decoder
+        request = decoder.decode(body)
+        rows = request.rows
+        self.bound_rows(rows, decoder, body)
+        encoded = encode(model, request.context, request.candidates, (1, rows), decoder, body)
+        return Prepared(
+            *encoded[:2],
+            request.unknown,
+            encoded[2],
+            ids=request.ids,
+            top_k=request.top_k,
+            pairwise=request.pairwise,
+        )
 
 
 def encode(
@@ -189,18 +210,14 @@ def _json_headers(body: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def _with_warnings(
-    document: dict[str, Any],
-    unknown: Mapping[str, int],
-    truncated: Mapping[str, int],
-    repeated: int = 0,
+    document: dict[str, Any], request: Prepared, repeated: int = 0
 ) -> dict[str, Any]:
-    if not (unknown or truncated or repeated):
+    if not (request.unknown or request.truncated or repeated):
         return document
     warnings: Warnings = [
-        {"field": name, "code": "unknown_field", "count": count} for name, count in unknown.items()
-    ]
-    warnings += [
-        {"field": name, "code": "truncated", "count": count} for name, count in truncated.items()
+        {"field": name, "code": code, "count": count}
+        for code, counts in (("unknown_field", request.unknown), ("truncated", request.truncated))
+        for name, count in counts.items()
     ]
     if repeated:
         warnings.insert(0, {"field": "id", "code": "duplicate_id", "count": repeated})

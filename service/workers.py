@@ -15,12 +15,13 @@ import signal
 import socket
 import sys
 import threading
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 import uvicorn
 
-from features.errors import ConfigError
+from features.errors import BundleError, ConfigError
 from service.app import create_app
 from service.models import load_scorer
 from service.scorer import Scorer
@@ -47,7 +48,6 @@ def serve(settings: Settings) -> None:
         with _listening(settings) as listener:
             _run(listener, settings, scorer)
         return
-    load_scorer(settings)  # what no worker could serve is said once, here
     with _listening(settings) as placeholder:
         port = placeholder.getsockname()[1]
         _supervise(settings.model_copy(update={"port": port}))
@@ -107,12 +107,21 @@ def _leave(*_: object) -> None:
     sys.exit(0)
 
 
-def _work(settings: Settings) -> None:
+def _work(settings: Settings, report: Connection | None) -> None:
     signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     log_as_json()
+    try:
+        scorer = load_scorer(settings)
+    except (BundleError, ConfigError) as error:
+        if report is None:
+            raise
+        report.send(error)
+        return
+    if report is not None:
+        report.send(None)
     with _listening(settings) as listener:
-        _run(listener, settings)
+        _run(listener, settings, scorer)
 
 
 def _end_with_parent() -> None:
@@ -129,7 +138,9 @@ def _supervise(settings: Settings) -> None:
         signal.signal(number, lambda *_: stopping.set())
     # Spawned, not forked: a session of the runtime does not survive a fork.
     context = multiprocessing.get_context("spawn")
-    workers = [_start(context, settings) for _ in range(settings.workers)]
+    # The first one alone: what no worker could serve is said once, and no other process loads it.
+    workers = [_start_first(context, settings)]
+    workers += [_start(context, settings) for _ in range(settings.workers - 1)]
     while not stopping.wait(_POLL_S):
         for place, worker in enumerate(workers):
             if not worker.is_alive() and not stopping.wait(_RESTART_PAUSE_S):
@@ -143,7 +154,27 @@ def _supervise(settings: Settings) -> None:
             worker.kill()
 
 
-def _start(context: Any, settings: Settings) -> BaseProcess:
-    worker: BaseProcess = context.Process(target=_work, args=(settings,), daemon=True)
+def _start(context: Any, settings: Settings, report: Connection | None = None) -> BaseProcess:
+    worker: BaseProcess = context.Process(target=_work, args=(settings, report), daemon=True)
     worker.start()
+    return worker
+
+
+def _start_first(context: Any, settings: Settings) -> BaseProcess:
+    """A worker that has loaded what it is to serve.
+
+    Raises:
+        BundleError, ConfigError: why it has not.
+    """
+    receiving, sending = context.Pipe(duplex=False)
+    worker = _start(context, settings, sending)
+    sending.close()
+    try:
+        error = receiving.recv()
+    except EOFError:  # it ended without a word; its own log may say why
+        worker.join()
+        raise ConfigError(f"the first worker ended with code {worker.exitcode}") from None
+    if error is not None:
+        worker.join()
+        raise error
     return worker

@@ -139,6 +139,7 @@ def wait_for(holds: Any) -> None:
     [
         (["--version", "9"], "no such version"),
         (["--provider", "cuda"], "provider cuda was asked for"),
+        (["--version", "9", "--workers", "2"], "no such version"),
         (["--port", "99999"], "DEEPFM_PORT"),
     ],
 )
