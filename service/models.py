@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs
@@ -16,6 +17,8 @@ from service.messages import RankRequest, ScoreRequest
 from service.problems import ProblemFinder
 from service.scorer import Scorer
 from service.settings import Settings
+
+_log = logging.getLogger("deepfm")
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class Models:
             rank_decoder(schema, finder),
             PlainReader.of(schema, scorer.bundle.table, max_rows),
         )
+        way = "in one compiled pass" if model.reader else "in Python"
+        _log.info("%s version %d: plain bodies are read %s", model.name, model.version, way)
         self.loaded[model.version] = model
         self.current = model
 

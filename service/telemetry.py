@@ -1,18 +1,14 @@
-"""What the service tells its operator: JSON lines on stderr, and counters for Prometheus.
+"""Counters for Prometheus.
 
-No line holds request data. A request is counted in plain Python integers: an observation of a
-prometheus-client histogram costs 2 to 3 us, as much as a small part of a request.
+A request is counted in plain Python integers: an observation of a prometheus-client histogram costs
+2 to 3 us, as much as a small part of a request.
 """
 
 from __future__ import annotations
 
-import json
-import logging
-import sys
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -75,26 +71,3 @@ class Telemetry(Collector):
         if self.models.current is not None:
             version.add_metric([], self.models.current.version)
         yield version
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object per line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Time, level, logger and message; a traceback where there is one."""
-        line = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
-
-
-def log_as_json() -> None:
-    """Send every log record of the process to stderr as JSON lines."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
