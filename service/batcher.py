@@ -1,9 +1,10 @@
 """Joins requests that are already waiting into one run of the model; nothing waits for company.
 
 A request's rows are queued and a run is scheduled for the loop's next turn: all requests whose
-bytes had arrived by then are in it. A run takes at most so many rows, and of one request at most
-`ROWS_PER_TURN`, so that a request of one row is never behind more than one run of a request of a
-thousand. Rows do not see each other in the model: company changes no score.
+bytes had arrived by then are in it, up to so many rows. Requests of more rows than a run holds have
+a queue of their own, and while both queues hold something the runs take turns: a request of one
+row waits for the run it finds and for no other of a request of a thousand. Rows do not see each
+other in the model: company changes no score.
 """
 
 from __future__ import annotations
@@ -17,8 +18,6 @@ from numpy.typing import NDArray
 
 from features.encode import Encoded
 from service.scorer import Floats, Scorer
-
-ROWS_PER_TURN = 256
 
 
 @dataclass
@@ -41,6 +40,11 @@ class _Member:
     @property
     def rows(self) -> int:
         return len(self.candidate.index)
+
+    @property
+    def left(self) -> int:
+        """How many rows have not been scored."""
+        return self.rows - self.done
 
     def take(self, rows: int) -> tuple[Encoded, Encoded]:
         """Context and candidate of the next `rows` rows."""
@@ -79,7 +83,10 @@ class Batcher:
     def __init__(self, scorer: Scorer, rows_per_run: int) -> None:
         self._scorer = scorer
         self._rows_per_run = rows_per_run
-        self._waiting: deque[_Member] = deque()
+        self._short: deque[_Member] = deque()
+        self._long: deque[_Member] = deque()
+        self._turn = self._long
+        self._is_scheduled = False
 
     async def score(self, context: Encoded, candidate: Encoded) -> tuple[Floats, Floats]:
         """Logit and score of every candidate, `[rows]` each.
@@ -92,28 +99,41 @@ class Batcher:
         if not len(candidate.index):
             return np.empty(0, np.float32), np.empty(0, np.float32)
         member = _Member(context, candidate, loop.create_future())
-        if not self._waiting:
+        (self._short if member.rows <= self._rows_per_run else self._long).append(member)
+        if not self._is_scheduled:
+            self._is_scheduled = True
             loop.call_soon(self._run)
-        self._waiting.append(member)
         return await member.future
 
     def _run(self) -> None:
-        chosen: list[tuple[_Member, int]] = []
-        room = self._rows_per_run
-        while self._waiting and room > 0:
-            member = self._waiting.popleft()
-            if member.future.done():  # its client went away
-                continue
-            rows = min(member.rows - member.done, ROWS_PER_TURN, room)
-            chosen.append((member, rows))
-            room -= rows
+        other = self._short if self._turn is self._long else self._long
+        self._turn = other or self._turn
+        chosen = self._take(self._turn)
         try:
             self._score(chosen)
         except Exception as error:
             self._score_apart(chosen, error)
-        self._waiting.extend(member for member, _ in chosen if not member.future.done())
-        if self._waiting:
-            asyncio.get_running_loop().call_soon(self._run)
+        self._is_scheduled = bool(self._short or self._long)
+        if self._is_scheduled:
+            # One turn of the loop later: what arrived during this run is to be in the next.
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, self._run)
+
+    def _take(self, queue: deque[_Member]) -> list[tuple[_Member, int]]:
+        """The first members of a queue and how many rows of each fit into one run."""
+        chosen: list[tuple[_Member, int]] = []
+        room = self._rows_per_run
+        while queue and room > 0:
+            member = queue[0]
+            if member.future.done():  # its client went away, or it failed
+                queue.popleft()
+                continue
+            rows = min(member.left, room)
+            if rows == member.left:
+                queue.popleft()
+            chosen.append((member, rows))
+            room -= rows
+        return chosen
 
     def _score(self, chosen: list[tuple[_Member, int]]) -> None:
         parts = [member.take(rows) for member, rows in chosen]

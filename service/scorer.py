@@ -42,7 +42,7 @@ class Scorer:
         bundle: Bundle,
         provider: Provider = "auto",
         threads: int = 1,
-        rows_per_run: int = 1024,
+        rows_per_run: int = 256,
     ) -> None:
         self.bundle = bundle
         self.rows_per_run = rows_per_run

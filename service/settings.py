@@ -41,7 +41,11 @@ class Settings(BaseModel):
     max_rows: int = Field(
         default=10_000, ge=1, description="most instances or candidates of a request"
     )
-    rows_per_run: int = Field(default=1024, ge=1, description="most rows of one run of the model")
+    rows_per_run: int = Field(
+        default=256,
+        ge=1,
+        description="most rows of one run of the model; more gain little on a CPU",
+    )
     grace_s: int = Field(
         default=30, ge=0, description="seconds to finish requests in after SIGTERM"
     )

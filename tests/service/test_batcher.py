@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from features.encode import Encoded
-from service.batcher import ROWS_PER_TURN, Batcher
+from service.batcher import Batcher
 
 Arrays = tuple[NDArray[np.float32], NDArray[np.float32]]
 
@@ -66,23 +66,29 @@ def test_a_failing_request_harms_nobody() -> None:
     assert [answers[0][0].tolist(), answers[2][0].tolist()] == [[1], [2]]
 
 
-def test_a_small_request_does_not_wait_for_the_end_of_a_large_one() -> None:
-    found, runs = batcher()
+def test_short_and_long_requests_take_turns() -> None:
+    """Neither waits for more than one run of the other."""
+    found, runs = batcher(rows_per_run=4)
     order = []
 
-    async def ask(name: str, *values: int) -> None:
+    async def ask(name: str, count: int) -> None:
+        values = range(100, 100 + count)
         logit, _ = await found.score(rows(0), rows(*values))
         assert logit.tolist() == list(values)
-        order.append(name)
+        order.append((name, len(runs.rows)))
 
     async def main() -> None:
-        large = asyncio.create_task(ask("large", *range(100, 100 + 4 * ROWS_PER_TURN)))
+        first, second = (asyncio.create_task(ask(name, 10)) for name in ("first", "second"))
         await asyncio.sleep(0)
-        await asyncio.gather(large, ask("small", 1))
+        shorts = [asyncio.create_task(ask(f"short {n}", 3)) for n in range(3)]
+        await asyncio.gather(first, second, *shorts)
 
     asyncio.run(main())
-    assert order == ["small", "large"]
-    assert max(runs.rows) <= ROWS_PER_TURN + 1
+    assert runs.rows == [4, 4, 4, 4, 4, 1, 4, 4]
+    names = [name for name, _ in order]
+    assert names[:1] == ["short 0"]
+    assert names.index("short 2") < names.index("second")
+    assert names.index("first") < names.index("second")
 
 
 def test_a_run_is_bounded_in_rows() -> None:
