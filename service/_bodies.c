@@ -7,108 +7,23 @@
    what is wrong; so this file holds no error message, and whatever it is unsure of is not plain.
    A property test holds the two ways equal (tests/service/test_compiled.py).
 
-   JSON: RFC 8259. Hash: XXH3, 64 bits, inputs up to 128 bytes, by its specification
-   (xxHash, doc/xxhash_spec.md). Table: features/table.py. */
+   Every function that takes something returns 0 where the body turns out not to be plain. Theory of
+   the table: features/table.py. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
-#include <math.h>
 #include <stdint.h>
 #include <string.h>
+
+#include "_json.h"
+#include "_xxh3.h"
 
 enum { CONTEXT, CANDIDATE, SIDES };
 enum { BUCKET, VALUE, CATEGORY, MULTI };
 enum { POLICY_BUCKET, POLICY_ZERO, POLICY_REJECT };
 
-#define LONGEST_HASHED 128
 #define MOST_UNKNOWN 64
 #define MOST_PENDING 64
-#define DEEPEST 32
-#define EXACT_DIGITS 15 /* 10^15 < 2^53: mantissas that a double holds exactly */
-#define EXACT_POWER 22  /* 10^22 is the largest exact power of ten in a double */
-#define LONGEST_NUMBER 63
-
-/* ---- XXH3 ------------------------------------------------------------------------------------ */
-
-static const uint8_t SECRET[144] = {
-    0xb8, 0xfe, 0x6c, 0x39, 0x23, 0xa4, 0x4b, 0xbe, 0x7c, 0x01, 0x81, 0x2c,
-    0xf7, 0x21, 0xad, 0x1c, 0xde, 0xd4, 0x6d, 0xe9, 0x83, 0x90, 0x97, 0xdb,
-    0x72, 0x40, 0xa4, 0xa4, 0xb7, 0xb3, 0x67, 0x1f, 0xcb, 0x79, 0xe6, 0x4e,
-    0xcc, 0xc0, 0xe5, 0x78, 0x82, 0x5a, 0xd0, 0x7d, 0xcc, 0xff, 0x72, 0x21,
-    0xb8, 0x08, 0x46, 0x74, 0xf7, 0x43, 0x24, 0x8e, 0xe0, 0x35, 0x90, 0xe6,
-    0x81, 0x3a, 0x26, 0x4c, 0x3c, 0x28, 0x52, 0xbb, 0x91, 0xc3, 0x00, 0xcb,
-    0x88, 0xd0, 0x65, 0x8b, 0x1b, 0x53, 0x2e, 0xa3, 0x71, 0x64, 0x48, 0x97,
-    0xa2, 0x0d, 0xf9, 0x4e, 0x38, 0x19, 0xef, 0x46, 0xa9, 0xde, 0xac, 0xd8,
-    0xa8, 0xfa, 0x76, 0x3f, 0xe3, 0x9c, 0x34, 0x3f, 0xf9, 0xdc, 0xbb, 0xc7,
-    0xc7, 0x0b, 0x4f, 0x1d, 0x8a, 0x51, 0xe0, 0x4b, 0xcd, 0xb4, 0x59, 0x31,
-    0xc8, 0x9f, 0x7e, 0xc9, 0xd9, 0x78, 0x73, 0x64, 0xea, 0xc5, 0xac, 0x83,
-    0x34, 0xd3, 0xeb, 0xc3, 0xc5, 0x81, 0xa0, 0xff, 0xfa, 0x13, 0x63, 0xeb,
-};
-
-#define PRIME64_1 0x9E3779B185EBCA87ULL
-#define PRIME64_2 0xC2B2AE3D27D4EB4FULL
-#define PRIME64_3 0x165667B19E3779F9ULL
-
-static uint32_t read32(const uint8_t *at) { uint32_t v; memcpy(&v, at, 4); return v; }
-static uint64_t read64(const uint8_t *at) { uint64_t v; memcpy(&v, at, 8); return v; }
-static uint64_t rotate(uint64_t v, int by) { return v << by | v >> (64 - by); }
-
-static uint64_t folded_product(uint64_t a, uint64_t b)
-{
-    unsigned __int128 product = (unsigned __int128)a * b;
-    return (uint64_t)product ^ (uint64_t)(product >> 64);
-}
-
-static uint64_t avalanche64(uint64_t h)
-{
-    h = (h ^ h >> 33) * PRIME64_2;
-    h = (h ^ h >> 29) * PRIME64_3;
-    return h ^ h >> 32;
-}
-
-static uint64_t avalanche3(uint64_t h)
-{
-    h = (h ^ h >> 37) * 0x165667919E3779F9ULL;
-    return h ^ h >> 32;
-}
-
-static uint64_t mix16(const uint8_t *in, const uint8_t *secret, uint64_t seed)
-{
-    return folded_product(read64(in) ^ (read64(secret) + seed),
-                          read64(in + 8) ^ (read64(secret + 8) - seed));
-}
-
-static uint64_t xxh3(const uint8_t *in, size_t length, uint64_t seed)
-{
-    if (length == 0)
-        return avalanche64(seed ^ read64(SECRET + 56) ^ read64(SECRET + 64));
-    if (length <= 3) {
-        uint32_t joined = (uint32_t)in[0] << 16 | (uint32_t)in[length >> 1] << 24 |
-                          in[length - 1] | (uint32_t)length << 8;
-        return avalanche64(joined ^ ((uint64_t)(read32(SECRET) ^ read32(SECRET + 4)) + seed));
-    }
-    if (length <= 8) {
-        seed ^= (uint64_t)__builtin_bswap32((uint32_t)seed) << 32;
-        uint64_t joined = read32(in + length - 4) + ((uint64_t)read32(in) << 32);
-        uint64_t h = joined ^ ((read64(SECRET + 8) ^ read64(SECRET + 16)) - seed);
-        h ^= rotate(h, 49) ^ rotate(h, 24);
-        h *= 0x9FB21C651E98DF25ULL;
-        h ^= (h >> 35) + length;
-        h *= 0x9FB21C651E98DF25ULL;
-        return h ^ h >> 28;
-    }
-    if (length <= 16) {
-        uint64_t low = read64(in) ^ ((read64(SECRET + 24) ^ read64(SECRET + 32)) + seed);
-        uint64_t high =
-            read64(in + length - 8) ^ ((read64(SECRET + 40) ^ read64(SECRET + 48)) - seed);
-        return avalanche3(length + __builtin_bswap64(low) + high + folded_product(low, high));
-    }
-    uint64_t sum = length * PRIME64_1;
-    for (size_t pair = (length - 1) / 32 + 1; pair-- > 0;)
-        sum += mix16(in + 16 * pair, SECRET + 32 * pair, seed) +
-               mix16(in + length - 16 * (pair + 1), SECRET + 32 * pair + 16, seed);
-    return avalanche3(sum);
-}
 
 /* ---- what a reader knows ---------------------------------------------------------------------- */
 
@@ -167,177 +82,6 @@ typedef struct {
     Pending pending[MOST_PENDING];
     int pending_count;
 } Reader;
-
-typedef struct {
-    const char *at, *end;
-    int failed_in_python;
-} Input;
-
-/* ---- JSON ------------------------------------------------------------------------------------- */
-
-/* Every function returns 0 where the body turns out not to be plain. */
-
-static char peek(Input *in)
-{
-    while (in->at < in->end && (*in->at == ' ' || *in->at == '\n' || *in->at == '\t' ||
-                                *in->at == '\r'))
-        in->at++;
-    return in->at < in->end ? *in->at : '\0';
-}
-
-static int take(Input *in, char wanted)
-{
-    if (peek(in) != wanted || in->at == in->end)
-        return 0;
-    in->at++;
-    return 1;
-}
-
-/* After an element: 1 for one more, 2 for the end of the container. */
-static int next_or_end(Input *in, char closing)
-{
-    if (take(in, ','))
-        return 1;
-    return take(in, closing) ? 2 : 0;
-}
-
-static int take_word(Input *in, const char *word)
-{
-    size_t length = strlen(word);
-    if ((size_t)(in->end - in->at) < length || memcmp(in->at, word, length) != 0)
-        return 0;
-    in->at += length;
-    return 1;
-}
-
-/* A string without escapes; the opening quote is still ahead. */
-static int take_string(Input *in, const char **text, Py_ssize_t *length)
-{
-    if (!take(in, '"'))
-        return 0;
-    const char *start = in->at;
-    for (; in->at < in->end; in->at++) {
-        unsigned char c = (unsigned char)*in->at;
-        if (c == '"') {
-            *text = start;
-            *length = in->at++ - start;
-            return 1;
-        }
-        if (c == '\\' || c < 0x20)
-            return 0;
-    }
-    return 0;
-}
-
-typedef struct {
-    const char *text;
-    Py_ssize_t length;
-    int is_integer; /* of at most EXACT_DIGITS digits, not -0 */
-    double value;
-} Number;
-
-static const double POWERS[EXACT_POWER + 1] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
-                                               1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
-                                               1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
-
-static int is_digit(const Input *in) { return in->at < in->end && *in->at >= '0' && *in->at <= '9'; }
-
-/* Reads digits into a mantissa as long as it stays exact; counts all of them. */
-static int take_digits(Input *in, uint64_t *mantissa, int *digits)
-{
-    const char *start = in->at;
-    for (; is_digit(in); in->at++) {
-        if (*mantissa || *in->at != '0')
-            ++*digits;
-        if (*digits <= EXACT_DIGITS)
-            *mantissa = *mantissa * 10 + (uint64_t)(*in->at - '0');
-    }
-    return in->at > start;
-}
-
-static int take_number(Input *in, Number *number)
-{
-    uint64_t mantissa = 0;
-    int digits = 0, exponent = 0, is_integer = 1;
-    const char *start = in->at;
-    int negative = *in->at == '-';
-    in->at += negative;
-    const char *whole = in->at;
-    if (!take_digits(in, &mantissa, &digits) || (*whole == '0' && in->at - whole > 1))
-        return 0;
-    if (in->at < in->end && *in->at == '.') {
-        const char *point = ++in->at;
-        if (!take_digits(in, &mantissa, &digits))
-            return 0;
-        exponent = -(int)(in->at - point < 1000 ? in->at - point : 1000);
-        is_integer = 0;
-    }
-    if (in->at < in->end && (*in->at == 'e' || *in->at == 'E')) {
-        uint64_t power = 0;
-        int power_digits = 0;
-        in->at++;
-        int shrinks = in->at < in->end && *in->at == '-';
-        in->at += in->at < in->end && (*in->at == '-' || *in->at == '+');
-        if (!take_digits(in, &power, &power_digits))
-            return 0;
-        int bounded = power < 10000 && power_digits < 5 ? (int)power : 10000;
-        exponent += shrinks ? -bounded : bounded;
-        is_integer = 0;
-    }
-    number->text = start;
-    number->length = in->at - start;
-    number->is_integer = is_integer && digits <= EXACT_DIGITS && !(negative && mantissa == 0);
-    if (digits <= EXACT_DIGITS && exponent >= -EXACT_POWER && exponent <= EXACT_POWER) {
-        double value = (double)mantissa;
-        value = exponent < 0 ? value / POWERS[-exponent] : value * POWERS[exponent];
-        number->value = negative ? -value : value;
-        return 1;
-    }
-    char copy[LONGEST_NUMBER + 1];
-    if (number->length > LONGEST_NUMBER)
-        return 0;
-    memcpy(copy, start, (size_t)number->length);
-    copy[number->length] = '\0';
-    number->value = PyOS_string_to_double(copy, NULL, NULL);
-    if (number->value == -1.0 && PyErr_Occurred()) {
-        PyErr_Clear();
-        return 0;
-    }
-    return isfinite(number->value);
-}
-
-static int starts_number(char c) { return c == '-' || (c >= '0' && c <= '9'); }
-
-static int skip_value(Input *in, int depth)
-{
-    const char *text;
-    Py_ssize_t length;
-    Number number;
-    char c = peek(in);
-    if (c == '"')
-        return take_string(in, &text, &length);
-    if (starts_number(c))
-        return take_number(in, &number);
-    if (c == 't')
-        return take_word(in, "true");
-    if (c == 'f')
-        return take_word(in, "false");
-    if (c == 'n')
-        return take_word(in, "null");
-    if ((c != '[' && c != '{') || depth == DEEPEST)
-        return 0;
-    char closing = c == '[' ? ']' : '}';
-    in->at++;
-    if (take(in, closing))
-        return 1;
-    for (int state = 1; state != 2;) {
-        if (c == '{' && !(take_string(in, &text, &length) && take(in, ':')))
-            return 0;
-        if (!skip_value(in, depth + 1) || !(state = next_or_end(in, closing)))
-            return 0;
-    }
-    return 1;
-}
 
 /* ---- values ----------------------------------------------------------------------------------- */
 
@@ -769,17 +513,23 @@ static int take_ranking(Reader *reader, Input *in, Py_ssize_t most_rows, PyObjec
 
 /* ---- answers ---------------------------------------------------------------------------------- */
 
+static int put_count(PyObject *counts, const char *name, Py_ssize_t length, Py_ssize_t count)
+{
+    PyObject *key = PyUnicode_DecodeUTF8(name, length, NULL);
+    PyObject *value = PyLong_FromSsize_t(count);
+    int is_put = key && value && PyDict_SetItem(counts, key, value) == 0;
+    Py_XDECREF(key);
+    Py_XDECREF(value);
+    return is_put;
+}
+
 static PyObject *unknown_counts(const Reader *reader)
 {
     PyObject *counts = PyDict_New();
     for (int i = 0; counts && i < reader->unknown_count; i++) {
         const Unknown *one = &reader->unknown[i];
-        PyObject *name = PyUnicode_DecodeUTF8(one->name, one->length, NULL);
-        PyObject *count = PyLong_FromSsize_t(one->count);
-        if (!name || !count || PyDict_SetItem(counts, name, count) < 0)
+        if (!put_count(counts, one->name, one->length, one->count))
             Py_CLEAR(counts);
-        Py_XDECREF(name);
-        Py_XDECREF(count);
     }
     return counts;
 }
@@ -788,15 +538,10 @@ static PyObject *truncated_counts(const Reader *reader)
 {
     PyObject *counts = PyDict_New();
     for (int i = 0; counts && i < reader->count; i++) {
-        if (!reader->truncated[i])
-            continue;
         const Field *field = &reader->fields[i];
-        PyObject *name = PyUnicode_DecodeUTF8(field->name, field->name_length, NULL);
-        PyObject *count = PyLong_FromSsize_t(reader->truncated[i]);
-        if (!name || !count || PyDict_SetItem(counts, name, count) < 0)
+        if (reader->truncated[i] &&
+            !put_count(counts, field->name, field->name_length, reader->truncated[i]))
             Py_CLEAR(counts);
-        Py_XDECREF(name);
-        Py_XDECREF(count);
     }
     return counts;
 }
