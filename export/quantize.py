@@ -29,6 +29,7 @@ from onnxruntime.quantization import (
 
 from export.calibrate import Calibration
 from export.parity import Graph
+from export.to_onnx import save_graph
 from features.bundle import MODEL_DATA_FILE, MODEL_FILE
 from features.encode import Encoded
 from features.errors import ParityError
@@ -93,13 +94,7 @@ def quantize(folder: Path, tables: set[str], context: Encoded, candidate: Encode
     _put_back(model, kept)
     for file in (MODEL_FILE, MODEL_DATA_FILE):
         (folder / file).unlink()
-    onnx.save_model(
-        model,
-        str(folder / MODEL_FILE),
-        save_as_external_data=True,
-        location=MODEL_DATA_FILE,
-        size_threshold=1024,
-    )
+    save_graph(model, folder)
 
 
 def compare(

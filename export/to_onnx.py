@@ -51,6 +51,12 @@ def write_onnx(graph: BundleGraph, schema: Schema, folder: Path) -> list[str]:
     model = program.model_proto
     _name_rows(model)
     _drop_traces(model)
+    save_graph(model, folder)
+    return list(inputs)
+
+
+def save_graph(model: onnx.ModelProto, folder: Path) -> None:
+    """Write a graph as a bundle holds it: the tables in a file of their own, to be mapped."""
     onnx.save_model(
         model,
         str(folder / MODEL_FILE),
@@ -58,7 +64,6 @@ def write_onnx(graph: BundleGraph, schema: Schema, folder: Path) -> list[str]:
         location=MODEL_DATA_FILE,
         size_threshold=1024,
     )
-    return list(inputs)
 
 
 def _name_rows(model: onnx.ModelProto) -> None:
