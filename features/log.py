@@ -99,6 +99,8 @@ class ClickLog:
                     yield from self._read_csv(path, source, _SEPARATORS[form], header)
                 else:
                     raise DataError(f"{path}: not a .parquet, .csv or .tsv file")
+        # What Arrow and fsspec raise for a file that is missing, damaged, of another form or no
+        # UTF-8; anything else is a fault of ours and keeps its traceback.
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, UnicodeError) as error:
             reason = str(error).partition("\n")[0]
             raise DataError(f"{path}: cannot be read: {reason}") from error
