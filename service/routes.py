@@ -58,8 +58,11 @@ class ScoreRoute:
         rows = 0
         try:
             model = self.models.pick(scope["query_string"])
-            body = await read_body(scope, receive, self.settings.max_body_bytes)
-            answer, rows = await self.answer(model, body)
+            # The body is bound to no name here: it is large, and the request may wait for its run.
+            request = self.read(
+                model, await read_body(scope, receive, self.settings.max_body_bytes)
+            )
+            answer, rows = await self.answer(model, request), request.rows
             status, headers = 200, _json_headers(answer)
         except ServiceError as error:
             status, headers, answer = answer_to(error)
@@ -70,18 +73,21 @@ class ScoreRoute:
         await send({"type": "http.response.body", "body": answer})
         self.telemetry.observe(self.name, status, rows, time.perf_counter() - started)
 
-    async def answer(self, model: Model, body: bytes) -> tuple[bytes, int]:
-        """Body of the answer, and how many rows were scored.
+    def read(self, model: Model, body: bytes) -> Prepared:
+        """What a body asks for.
 
         Raises:
-            RequestError: something in the body is wrong.
+            RequestError: something in it is wrong.
         """
-        request = (model.reader and model.reader.score(body)) or self.read(model, body)
+        return (model.reader and model.reader.score(body)) or self.read_any(model, body)
+
+    async def answer(self, model: Model, request: Prepared) -> bytes:
+        """Body of the answer."""
         _, score = await model.batcher.score(request.context, request.candidate)
         document = {"model": model.name, "version": model.version, "scores": score.tolist()}
-        return _encode(_with_warnings(document, request)), request.rows
+        return _encode(_with_warnings(document, request))
 
-    def read(self, model: Model, body: bytes) -> Prepared:
+    def read_any(self, model: Model, body: bytes) -> Prepared:
         """Any body, the Python way.
 
         Raises:
@@ -109,12 +115,16 @@ class RankRoute(ScoreRoute):
 
     name = "/rank"
 
-    async def answer(self, model: Model, body: bytes) -> tuple[bytes, int]:
-        """As `ScoreRoute.answer`."""
-        request = (model.reader and model.reader.rank(body)) or self.read(model, body)
+    def read(self, model: Model, body: bytes) -> Prepared:
+        """As `ScoreRoute.read`."""
+        request = (model.reader and model.reader.rank(body)) or self.read_any(model, body)
         rows = request.rows
         if request.pairwise and min(request.top_k or rows, rows) > MOST_PAIRWISE:
             raise model.rank_decoder.explain(body)
+        return request
+
+    async def answer(self, model: Model, request: Prepared) -> bytes:
+        """As `ScoreRoute.answer`."""
         logit, score = await model.batcher.score(request.context, request.candidate)
         order = best_first(logit, request.top_k)
         items = [
@@ -126,11 +136,11 @@ class RankRoute(ScoreRoute):
         document = {"model": model.name, "version": model.version, "items": items}
         if request.pairwise:
             document["win_probability"] = win_probability(logit[order]).tolist()
-        repeated = rows - len(set(request.ids))
-        return _encode(_with_warnings(document, request, repeated)), rows
+        repeated = request.rows - len(set(request.ids))
+        return _encode(_with_warnings(document, request, repeated))
 
-    def read(self, model: Model, body: bytes) -> Prepared:
-        """As `ScoreRoute.read`."""
+    def read_any(self, model: Model, body: bytes) -> Prepared:
+        """As `ScoreRoute.read_any`."""
         decoder = model.rank_decoder
         request = decoder.decode(body)
         rows = request.rows

@@ -8,9 +8,10 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from features.errors import ConfigError
+from service.cores import usable_cores
 
 PREFIX = "DEEPFM_"
 # Kubernetes puts such names into every pod beside a Service called `deepfm`.
@@ -35,8 +36,14 @@ class Settings(BaseModel):
     port: int = Field(
         default=8000, ge=0, le=65535, description="port to listen on; 0 takes a free one"
     )
-    workers: int = Field(default=1, ge=1, le=256, description="processes")
-    threads: int = Field(default=1, ge=1, description="threads inside one run of the model")
+    workers: int = Field(
+        default=1, ge=1, le=256, description="processes; auto starts one per usable core"
+    )
+    threads: int | None = Field(
+        default=None,
+        ge=1,
+        description="threads inside one run of the model; default: usable cores over workers",
+    )
     max_body_bytes: int = Field(default=8 << 20, ge=1, description="largest request body")
     max_rows: int = Field(
         default=10_000, ge=1, description="most instances or candidates of a request"
@@ -49,6 +56,16 @@ class Settings(BaseModel):
     grace_s: int = Field(
         default=30, ge=0, description="seconds to finish requests in after SIGTERM"
     )
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _one_per_core(cls, given: Any) -> Any:
+        return usable_cores() if given == "auto" else given
+
+    @property
+    def threads_per_run(self) -> int:
+        """Threads inside one run of the model."""
+        return self.threads or max(1, usable_cores() // self.workers)
 
 
 def load_settings(**given: Any) -> Settings:

@@ -2,8 +2,11 @@
 
 Each worker listens on a socket of its own with SO_REUSEPORT, so that the kernel spreads the
 connections; on one shared socket they were seen to end up on one worker. A worker that dies is
-replaced. SIGTERM and SIGINT drain all of them. Their parent only watches: what serves is imported
-where it is used, which spares the parent 40 MB.
+replaced. SIGTERM and SIGINT drain all of them.
+
+Their parent imports what serves, loads no model and only watches. On Linux workers are forked from
+it, so that the pages of what was imported are held once; a session of the runtime, which no fork
+survives, each worker makes for itself.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("deepfm")
 
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 _POLL_S = 0.2
 _RESTART_PAUSE_S = 1.0
 
@@ -62,11 +66,12 @@ def _run(listener: socket.socket, settings: Settings, scorer: Scorer) -> None:
     import uvicorn  # noqa: PLC0415
 
     from service.app import create_app  # noqa: PLC0415
+    from service.protocol import Protocol  # noqa: PLC0415
 
     config = uvicorn.Config(
         create_app(settings, scorer),
         loop="uvloop",
-        http="httptools",
+        http=Protocol,
         ws="none",
         lifespan="on",
         log_config=None,
@@ -118,6 +123,7 @@ def _leave(*_: object) -> None:
 
 def _work(settings: Settings, report: Connection | None) -> None:
     signal.signal(signal.SIGTERM, _leave)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     log_as_json()
     try:
@@ -143,10 +149,9 @@ def _end_with_parent() -> None:
 
 def _supervise(settings: Settings) -> None:
     stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _ENDING:
         signal.signal(number, lambda *_: stopping.set())
-    # Spawned, not forked: a session of the runtime does not survive a fork.
-    context = multiprocessing.get_context("spawn")
+    context = _context()
     # The first one alone: what no worker could serve is said once, and no other process loads it.
     workers = [_start_first(context, settings)]
     workers += [_start(context, settings) for _ in range(settings.workers - 1)]
@@ -163,9 +168,31 @@ def _supervise(settings: Settings) -> None:
             worker.kill()
 
 
+def _context() -> Any:
+    """How workers are started: forked from this process, where that is safe, all imports done.
+
+    Frozen, because the collector writes to all it visits. BLAS would start threads at its import,
+    which a fork does not take along.
+    """
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    import uvloop  # noqa: F401, PLC0415
+
+    import service.app  # noqa: PLC0415
+    import service.protocol  # noqa: F401, PLC0415
+
+    gc.collect()
+    gc.freeze()
+    return multiprocessing.get_context("fork")
+
+
 def _start(context: Any, settings: Settings, report: Connection | None = None) -> BaseProcess:
     worker: BaseProcess = context.Process(target=_work, args=(settings, report), daemon=True)
+    # Until the worker has its own handler, a signal waits.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     worker.start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
     return worker
 
 

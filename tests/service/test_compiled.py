@@ -151,7 +151,7 @@ class Ways:
     def slow(self, body: bytes) -> Prepared | None:
         route = self.routes[b'"candidates"' in body]
         try:
-            return route.read(self.model, body)
+            return route.read_any(self.model, body)
         except RequestError:
             return None
 

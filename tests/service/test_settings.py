@@ -72,3 +72,18 @@ def test_the_bundle_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DEEPFM_BUNDLE")
     with pytest.raises(ConfigError, match="DEEPFM_BUNDLE"):
         load_settings()
+
+
+def test_auto_starts_a_worker_on_each_usable_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.settings.usable_cores", lambda: 6)
+    monkeypatch.setenv("DEEPFM_WORKERS", "auto")
+    assert load_settings().workers == 6
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(1, 6), (2, 3), (4, 1), (8, 1)])
+def test_workers_share_the_cores(
+    monkeypatch: pytest.MonkeyPatch, workers: int, threads: int
+) -> None:
+    monkeypatch.setattr("service.settings.usable_cores", lambda: 6)
+    assert load_settings(workers=workers).threads_per_run == threads
+    assert load_settings(workers=workers, threads=2).threads_per_run == 2
