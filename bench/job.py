@@ -113,6 +113,13 @@ def bodies(shape: str, count: int = BODIES) -> list[bytes]:
     return made
 
 
+def write_bodies(folder: Path, shape: str, count: int = BODIES) -> Path:
+    """`bodies` in a file of `folder`, one a line."""
+    target = folder / f"{shape}.{count}.jsonl"
+    target.write_bytes(b"\n".join(bodies(shape, count)) + b"\n")
+    return target
+
+
 def path_of(shape: str) -> str:
     """The URL path that a shape is posted to."""
     return "/" + shape.split(maxsplit=1)[0]

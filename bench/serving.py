@@ -1,212 +1,175 @@
 """Serving speed, side by side in one run: this service, a tutorial server and a trivial app.
 
 `python -m bench.serving [--seconds 5]` needs wrk (a Debian package). Each server is started in turn
-and its scores are compared with the network's own; then wrk drives every shape of the job over 256
-distinct bodies at 1, 16 and 64 connections. CPU time is user and system time of the server's
-processes, from /proc, per request.
+and its scores are compared with the network's own. A closed loop of wrk drives every shape of the
+job over 256 distinct bodies at 1, 16 and 64 connections; CPU time is user and system time of the
+server's processes, from /proc, per request. Then the open loop looks for the highest rate of
+independent requests at which the 99th percentile keeps a promise. Last, with one worker of ours,
+one connection scores single rows while another ranks 1,000 candidates without a pause.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+from bench.closed_loop import Load, drive
+from bench.figures import percentile
+from bench.job import SHAPES, build, path_of, write_bodies
+from bench.open_loop import Plan, Shape, windows
+from bench.processes import Server, commands, started, use
+from bench.reference import TOLERANCES, Reference, check
 
-from bench.job import SHAPES, bodies, build, path_of
-from export.parity import network_logit
-from features.encode import Encoder
-from features.schema import SIDES
-from model.run import load_run
-
-# From PyTorch's fp32 scores: 8-bit integers may move one score by as much as a percent or two.
-TOLERANCES = {"fp32": 1e-5, "int8": 2e-2}
-ROOT = Path(__file__).parents[1]
-PORT = 8765
 CONNECTIONS = (1, 16, 64)
-_UVICORN = [sys.executable, "-m", "uvicorn", "--port", str(PORT), "--log-level", "warning",
-            "--no-access-log"]  # fmt: skip
-_TICKS = os.sysconf("SC_CLK_TCK")
-
-# Reads one body a line, sends them in turn, prints one JSON line at the end.
-_LUA = """
-local requests = {}
-local next = 0
-function init(args)
-  for line in io.lines(args[1]) do
-    local headers = {["content-type"] = "application/json"}
-    requests[#requests + 1] = wrk.format("POST", args[2], headers, line)
-  end
-  next = math.random(#requests)
-end
-function request()
-  next = next % #requests + 1
-  return requests[next]
-end
-function done(summary, latency, requests)
-  local e = summary.errors
-  io.write(string.format(
-    '{"requests": %d, "us": %d, "p50": %d, "p99": %d, "errors": %d}\\n',
-    summary.requests, summary.duration, latency:percentile(50), latency:percentile(99),
-    e.connect + e.read + e.write + e.status + e.timeout))
-end
-"""
+PROMISES_MS = {"score 1": 10.0, "rank 100": 30.0}
+_HALVINGS = 7
 
 
 @dataclass(frozen=True)
-class Load:
-    """What one wrk run found."""
+class Probe:
+    """What the open loop found at one rate; `late_ms` is the generator's own p99."""
 
-    requests_s: float
+    rate: float
     p50_ms: float
     p99_ms: float
-    cpu_ms: float
+    late_ms: float
+    cores: float
+    errors: dict[str, int]
+
+    def keeps(self, promise_ms: float) -> bool:
+        """Whether every request had its answer, 99 of 100 in time."""
+        return not self.errors and self.p99_ms <= promise_ms
 
 
-def servers(bundle: Path, workers: int) -> dict[str, list[str]]:
-    """Commands of the servers, ours first."""
-    serve = [sys.executable, "-m", "cli", "serve", str(bundle.parent), "--port", str(PORT)]
-    return {
-        "deepfm": [*serve, "--workers", str(workers), "--provider", "cpu"],
-        "tutorial": [*_UVICORN, "bench.tutorial_server:app", "--workers", str(workers)],
-        "trivial": [*_UVICORN, "bench.trivial_server:app"],
-    }
+@dataclass
+class Found:
+    """All figures of one server."""
+
+    closed: dict[tuple[str, int], Load] = field(default_factory=dict)
+    open: dict[str, Probe | None] = field(default_factory=dict)
 
 
-@contextmanager
-def started(command: list[str], bundle: Path) -> Iterator[int]:
-    """Pid of a server that answers."""
-    environment = os.environ | {"BENCH_BUNDLE": str(bundle)}
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL) as server:
-        try:
-            for _ in range(600):
-                try:
-                    with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/readyz"):
-                        break
-                except urllib.error.URLError:
-                    time.sleep(0.1)
-            time.sleep(2)  # the other workers
-            yield server.pid
-        finally:
-            server.terminate()
-            server.wait(30)
+class Benchmark:
+    """One run over all servers.
 
+    Args:
+        options: of the command line.
+    """
 
-def processes(pid: int) -> list[int]:
-    """A process and all that descend from it."""
-    found = [pid]
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            found += processes(int(child))
-    return found
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.seconds, self.precision = options.seconds, options.precision
+        self.bundle = build(options.folder, options.precision)
+        self.bodies = {shape: write_bodies(options.folder, shape) for shape in SHAPES}
+        self.reference = Reference(options.folder)
 
+    def measure(self, name: str, command: list[str]) -> Found:
+        """All loads of one server, printed as they come."""
+        found = Found()
+        with started(command, self.bundle) as server:
+            if name != "trivial":
+                worst = check(server.port, self.reference, TOLERANCES[self.precision])
+                print(f"{name}: scores within {worst:.1e}")
+            for shape, connections in itertools.product(SHAPES, CONNECTIONS):
+                load = drive(server, shape, connections, self.seconds, self.bodies[shape])
+                found.closed[shape, connections] = load
+                print(
+                    f"{name:9} {shape:10} {connections:3} connections "
+                    f"{load.requests_s:9.1f} requests/s, p50 {load.p50_ms:8.2f} ms, "
+                    f"p99 {load.p99_ms:8.2f} ms, CPU {load.cpu_ms:8.3f} ms",
+                    flush=True,
+                )
+            held = use(server.pid)
+            print(
+                f"{name}: memory {held.resident:.0f} MB resident, {held.proportional:.0f} MB "
+                f"proportional, {held.largest_private:.0f} MB private to the largest worker"
+            )
+            if name != "trivial":
+                found.open = {shape: self.sustained(server, shape, found) for shape in PROMISES_MS}
+        return found
 
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process tree so far."""
-    total = 0
-    for one in processes(pid):
-        fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / _TICKS
-
-
-def memory_mb(pid: int) -> tuple[float, float]:
-    """Resident and proportional memory of a process tree."""
-    resident = proportional = 0
-    for one in processes(pid):
-        for line in Path(f"/proc/{one}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Rss:"):
-                resident += int(line.split()[1])
-            elif line.startswith("Pss:"):
-                proportional += int(line.split()[1])
-    return resident / 1024, proportional / 1024
-
-
-def post(path: str, body: bytes) -> Any:
-    """A server's answer."""
-    with urllib.request.urlopen(
-        urllib.request.Request(
-            f"http://127.0.0.1:{PORT}{path}", body, {"content-type": "application/json"}
+    def sustained(self, server: Server, shape: str, found: Found) -> Probe | None:
+        """The fastest probe that keeps the promise, at most at what the closed loop reached."""
+        most = max(found.closed[shape, connections].requests_s for connections in CONNECTIONS)
+        return highest(
+            lambda rate: self.probe(server, shape, rate),
+            lambda probe: probe.keeps(PROMISES_MS[shape]),
+            most,
         )
-    ) as answer:
-        return json.load(answer)
+
+    def probe(self, server: Server, shape: str, rate: float) -> Probe:
+        """One run of the open loop."""
+        asked = Shape(shape, path_of(shape), str(self.bodies[shape]), rate)
+        (window,) = windows(Plan(server.port, (asked,), self.seconds))
+        latency = window.latency_us[shape]
+        return Probe(
+            rate=rate,
+            p50_ms=percentile(latency, 50) / 1e3,
+            p99_ms=percentile(latency, 99) / 1e3,
+            late_ms=percentile(window.late_us, 99) / 1e3,
+            cores=window.cpu_s / window.at_s,
+            errors=window.errors,
+        )
+
+    def small_beside_large(self) -> Load:
+        """One-row requests to one worker of ours that also ranks 1,000 without a pause."""
+        command = commands(self.bundle, workers=1)["deepfm"]
+        with started(command, self.bundle) as server, ThreadPoolExecutor(1) as aside:
+            large = aside.submit(
+                drive, server, "rank 1000", 1, self.seconds + 2, self.bodies["rank 1000"]
+            )
+            time.sleep(1)
+            small = drive(server, "score 1", 1, self.seconds, self.bodies["score 1"])
+            large.result()
+        return small
 
 
-class Reference:
-    """The network's own scores of request bodies."""
+def highest(
+    probe: Callable[[float], Probe], keeps: Callable[[Probe], bool], most: float
+) -> Probe | None:
+    """The fastest probe that keeps its promise, by halving the range up to `most`; None if none.
 
-    def __init__(self, folder: Path) -> None:
-        run = load_run(folder / "run")
-        self.network = run.network
-        self.encoders = {side: Encoder(run.schema, side, run.table) for side in SIDES}
-
-    def scores(self, body: dict[str, Any]) -> np.ndarray[Any, Any]:
-        """Scores in the order of the rows."""
-        if "instances" in body:
-            rows = {side: body["instances"] for side in SIDES}
+    A rate may fail once: a pause of the machine is not the server's.
+    """
+    best = None
+    low, high = 0.0, most
+    for _ in range(_HALVINGS):
+        rate = (low + high) / 2
+        kept = next((one for one in (probe(rate) for _ in range(2)) if keeps(one)), None)
+        if kept is None:
+            high = rate
         else:
-            candidates = [item["features"] for item in body["candidates"]]
-            rows = {"context": [body["context"]] * len(candidates), "candidate": candidates}
-        encoded = []
-        for side, encoder in self.encoders.items():
-            values = {f.name: [row.get(f.name) for row in rows[side]] for f in encoder.fields}
-            columns, _ = encoder.columns_from_values(values)
-            encoded.append(encoder.encode(columns, len(rows[side])))
-        logit = network_logit(self.network, *encoded)
-        return 1 / (1 + np.exp(-logit.astype(np.float64)))
+            best, low = kept, rate
+    return best
 
 
-def check(reference: Reference, tolerance: float) -> float:
-    """The largest difference of a served score from the reference; ends the run when too large."""
-    worst = 0.0
-    for shape in SHAPES:
-        for body in bodies(shape, 5):
-            answer, expected = post(path_of(shape), body), reference.scores(json.loads(body))
-            if "scores" in answer:
-                found = np.array(answer["scores"])
-            else:
-                found = np.array([item["score"] for item in answer["items"]])
-                expected = np.sort(expected)[::-1]
-            worst = max(worst, float(np.abs(found - expected).max()))
-    if worst > tolerance:
-        raise SystemExit(f"scores are {worst:.1e} away from the reference")
-    return worst
-
-
-def drive(pid: int, shape: str, connections: int, seconds: int, folder: Path) -> Load:
-    """One closed loop of wrk."""
-    script, lines = folder / "post.lua", folder / f"{shape}.jsonl"
-    before = cpu_seconds(pid)
-    ended = subprocess.run(
-        ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s", script,
-         f"http://127.0.0.1:{PORT}", "--", lines, path_of(shape)],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    told = json.loads(ended.stdout.splitlines()[-1])
-    if told["errors"]:
-        raise SystemExit(f"{told['errors']} requests failed")
-    cpu = cpu_seconds(pid) - before
-    count = told["requests"]
-    if not count:  # a slow server may not end one request in so little time
-        return drive(pid, shape, connections, 2 * seconds, folder)
-    return Load(count / told["us"] * 1e6, told["p50"] / 1e3, told["p99"] / 1e3, cpu / count * 1e3)
+def summary(found: dict[str, Found]) -> Iterator[str]:
+    """The servers beside each other, line by line."""
+    others = {name: one for name, one in found.items() if name != "deepfm"}
+    ours = found["deepfm"].closed if "deepfm" in found and others else {}
+    for (shape, connections), load in ours.items():
+        ratios = (f"{name} {one.closed[shape, connections].cpu_ms / load.cpu_ms:6.2f}"
+                  for name, one in others.items())  # fmt: skip
+        yield f"{shape:10} {connections:3} connections, CPU time beside ours: {' '.join(ratios)}"
+    for name, one in found.items():
+        for shape, probe in one.open.items():
+            told = "none" if probe is None else (
+                f"{probe.rate:9.1f} requests/s, p50 {probe.p50_ms:6.2f} ms, "
+                f"p99 {probe.p99_ms:6.2f} ms (generator: p99 {probe.late_ms:.2f} ms late, "
+                f"{probe.cores:.2f} cores)"
+            )  # fmt: skip
+            promise = f"p99 within {PROMISES_MS[shape]:.0f} ms"
+            yield f"{name:9} {shape:10} highest Poisson rate with {promise}: {told}"
 
 
 def main() -> None:
-    """Print one line per load, then the ratios."""
+    """Print one line per load, then the summary."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=int, default=5, help="of each load")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
@@ -214,43 +177,19 @@ def main() -> None:
     parser.add_argument("--precision", choices=list(TOLERANCES), default="fp32", help="of ours")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "deepfm-bench")
     options = parser.parse_args()
-    bundle = build(options.folder, options.precision)
-    (options.folder / "post.lua").write_text(_LUA)
-    for shape in SHAPES:
-        (options.folder / f"{shape}.jsonl").write_bytes(b"\n".join(bodies(shape)) + b"\n")
-    reference = Reference(options.folder)
+    benchmark = Benchmark(options)
     found = {
-        name: measure(name, command, bundle, reference, options)
-        for name, command in servers(bundle, options.workers).items()
+        name: benchmark.measure(name, command)
+        for name, command in commands(benchmark.bundle, options.workers).items()
         if name in options.servers.split(",")
     }
-    ours = found.pop("deepfm", {})
-    for (shape, connections), load in ours.items():
-        ratios = (f"{name} {loads[shape, connections].cpu_ms / load.cpu_ms:6.2f}"
-                  for name, loads in found.items())  # fmt: skip
-        print(f"{shape:10} {connections:3} connections, CPU time beside ours:", *ratios)
-
-
-def measure(
-    name: str, command: list[str], bundle: Path, reference: Reference, options: argparse.Namespace
-) -> dict[tuple[str, int], Load]:
-    """All loads of one server."""
-    found = {}
-    with started(command, bundle) as pid:
-        if name != "trivial":
-            print(f"{name}: scores within {check(reference, TOLERANCES[options.precision]):.1e}")
-        for shape, connections in itertools.product(SHAPES, CONNECTIONS):
-            load = drive(pid, shape, connections, options.seconds, options.folder)
-            found[shape, connections] = load
-            print(
-                f"{name:9} {shape:10} {connections:3} connections "
-                f"{load.requests_s:9.1f} requests/s, p50 {load.p50_ms:8.2f} ms, "
-                f"p99 {load.p99_ms:8.2f} ms, CPU {load.cpu_ms:8.3f} ms",
-                flush=True,
-            )
-        resident, proportional = memory_mb(pid)
-        print(f"{name}: memory {resident:.0f} MB resident, {proportional:.0f} MB proportional")
-    return found
+    print(*summary(found), sep="\n")
+    if "deepfm" in found:
+        load = benchmark.small_beside_large()
+        print(
+            f"one worker, /score of 1 row beside /rank of 1,000 without a pause: "
+            f"p50 {load.p50_ms:.2f} ms, p99 {load.p99_ms:.2f} ms"
+        )
 
 
 if __name__ == "__main__":
