@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from export.calibrate import Calibration, fit_calibration
 from export.golden import golden_requests
 from export.graph import BundleGraph
 from export.parity import TOLERANCE, Graph, check_parity, network_logit, split_sides
@@ -31,6 +30,7 @@ from features.encode import Encoded, Encoder
 from features.errors import ConfigError
 from features.schema import SIDES
 from features.schema_file import fingerprint, save_schema
+from model.calibrate import Calibration, fit_calibration
 from model.metrics import evaluate
 from model.run import Judged, Run, load_run
 

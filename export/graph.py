@@ -15,8 +15,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from export.calibrate import CLIP, Calibration
 from features.schema import Schema, Side
+from model.calibrate import CLIP, Calibration
 from model.deepfm import DeepFM
 
 
@@ -126,7 +126,7 @@ class SidePooling(nn.Module):
 
 
 class CalibrationLayer(nn.Module):
-    """`export.calibrate.Calibration.score` as a part of the graph."""
+    """`model.calibrate.Calibration.score` as a part of the graph."""
 
     knots: Tensor
     slope: Tensor

@@ -10,10 +10,10 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from export.calibrate import Calibration
 from features.encode import Encoded
 from features.errors import ParityError
 from features.schema import SIDES, Schema
+from model.calibrate import Calibration
 from model.deepfm import DeepFM
 
 TOLERANCE = 1e-5

@@ -27,12 +27,12 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from export.calibrate import Calibration
 from export.parity import Graph
 from export.to_onnx import save_graph
 from features.bundle import MODEL_DATA_FILE, MODEL_FILE
 from features.encode import Encoded
 from features.errors import ParityError
+from model.calibrate import Calibration
 from model.metrics import evaluate
 
 TOLERANCE = 1e-4

@@ -14,9 +14,9 @@ from starlette.testclient import TestClient
 from examples.prepare import prepare
 from examples.run import EXAMPLES, ranking_request
 from export.bundle import export_run
-from export.calibrate import Calibration
 from features.bundle import open_bundle
 from features.spec import load_spec
+from model.calibrate import Calibration
 from model.data import encode_log, training_log
 from model.run import load_run
 from model.train import predict, train

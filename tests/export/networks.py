@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from export.calibrate import Calibration
 from export.graph import BundleGraph
 from export.parity import Graph
 from export.to_onnx import write_onnx
@@ -16,6 +15,7 @@ from features.bundle import MODEL_FILE
 from features.encode import Encoded
 from features.schema import BucketField, CategoricalField, Schema, Side, ValueField
 from features.vocabulary import Vocabulary
+from model.calibrate import Calibration
 from model.config import ModelConfig
 from model.deepfm import DeepFM
 

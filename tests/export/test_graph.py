@@ -8,11 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from export.calibrate import CLIP, Calibration
 from export.graph import BundleGraph, CalibrationLayer, folded_layers
 from export.parity import network_logit
 from features.encode import Encoded
 from features.schema import Schema
+from model.calibrate import CLIP, Calibration
 from tests.export.networks import CALIBRATIONS, CONFIGS, SCHEMAS, build, rows_of
 
 

@@ -7,12 +7,12 @@ import onnx
 import pytest
 import torch
 
-from export.calibrate import Calibration
 from export.graph import BundleGraph
 from export.parity import CHECKED_ROWS, TOLERANCE, Graph, check_parity, split_sides
 from export.to_onnx import write_onnx
 from features.bundle import MODEL_FILE
 from features.errors import ParityError
+from model.calibrate import Calibration
 from model.run import Run, load_run
 
 NONE = Calibration("none")

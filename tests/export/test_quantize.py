@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from examples.run import EXAMPLES
 from export import quantize
 from export.bundle import export_run
-from export.calibrate import Calibration
 from export.parity import Graph, split_sides
 from features.bundle import MODEL_FILE, open_bundle
 from features.encode import Encoded
 from features.errors import ConfigError, ParityError
 from features.spec import load_spec
+from model.calibrate import Calibration
 from model.run import Run, load_run
 from model.train import train
 from service.scorer import Scorer

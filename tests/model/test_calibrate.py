@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export.calibrate import CLIP, METHODS, Calibration, Floats, Method, fit_calibration
+from model.calibrate import CLIP, METHODS, Calibration, Floats, Method, fit_calibration
 
 
 def draw(slope: float, rows: int = 20_000) -> tuple[Floats, Floats]:
