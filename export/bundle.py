@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from export.golden import golden_requests
 from export.graph import BundleGraph
@@ -32,7 +34,10 @@ from features.schema import SIDES
 from features.schema_file import fingerprint, save_schema
 from model.calibrate import Calibration, fit_calibration
 from model.metrics import evaluate
+from model.reliability import reliability
 from model.run import Judged, Run, load_run
+
+T = TypeVar("T")
 
 
 def export_run(folder: Path, target: Path | None = None, precision: str | None = None) -> Path:
@@ -87,7 +92,8 @@ def export_run(folder: Path, target: Path | None = None, precision: str | None =
             spec_fingerprint=_spec_fingerprint(run),
             data_fingerprint=run.data_fingerprint,
             schema_fingerprint=fingerprint(run.schema),
-            metrics=_metrics(run, calibration),
+            metrics=_judged(run, calibration, _metrics),
+            reliability=_judged(run, calibration, _reliability),
             calibration=calibration.to_json(),
             precision=precision,
             comparison=None if comparison is None else comparison.to_json(),
@@ -178,19 +184,30 @@ def _concatenated(parts: list[Encoded]) -> Encoded:
     return Encoded(index, np.concatenate(weights) if weights else None)
 
 
-def _metrics(run: Run, calibration: Calibration) -> dict[str, dict[str, dict[str, float]]]:
-    """Of the rows as logged: negatives left out by sampling are left out here too."""
-    judged = {"valid": run.valid} | ({} if run.test is None else {"test": run.test})
+def _judged(
+    run: Run, calibration: Calibration, judge: Callable[[Judged, NDArray[np.float64]], T]
+) -> dict[str, dict[str, T]]:
+    """What `judge` says of each part before and after calibration.
 
-    def measured(fitted: Calibration) -> dict[str, dict[str, float]]:
-        return {name: _evaluate(rows, fitted) for name, rows in judged.items()}
+    Of the rows as logged: negatives left out by sampling are left out here too.
+    """
+    parts = {"valid": run.valid} | ({} if run.test is None else {"test": run.test})
+    scales = {"uncalibrated": Calibration("none"), "calibrated": calibration}
+    return {
+        scale: {
+            name: judge(rows, fitted.score(rows.logit, shifted=False))
+            for name, rows in parts.items()
+        }
+        for scale, fitted in scales.items()
+    }
 
-    return {"uncalibrated": measured(Calibration("none")), "calibrated": measured(calibration)}
 
-
-def _evaluate(rows: Judged, calibration: Calibration) -> dict[str, float]:
-    score = calibration.score(rows.logit, shifted=False)
+def _metrics(rows: Judged, score: NDArray[np.float64]) -> dict[str, float]:
     return evaluate(rows.logit, score, rows.label, rows.group)
+
+
+def _reliability(rows: Judged, score: NDArray[np.float64]) -> dict[str, list[float]]:
+    return reliability(score, rows.label).to_json()
 
 
 def _spec_fingerprint(run: Run) -> str:

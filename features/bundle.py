@@ -41,6 +41,8 @@ class Manifest:
         created: UTC time of export, ISO 8601.
         metrics: {"uncalibrated": {"valid": {...}, "test": {...}}, "calibrated": {the same}}.
         calibration: the fitted map from logit to score, by name, with its parameters.
+        reliability: by scale and part as `metrics`, lists over buckets of rows by score:
+            {"predicted", "observed", "rows"}; empty in bundles of versions that measured none.
         inputs: names of the graph's inputs.
         comparison: for int8, metrics of both precisions on the same rows: {"rows", "fp32", "int8"}.
         outputs: names of the graph's outputs.
@@ -59,6 +61,9 @@ class Manifest:
     inputs: list[str]
     outputs: list[str]
     comparison: dict[str, Any] | None = None
+    reliability: dict[str, dict[str, dict[str, list[float]]]] = dataclasses.field(
+        default_factory=dict
+    )
     files: dict[str, str] = dataclasses.field(default_factory=dict)
     format: int = BUNDLE_FORMAT
 

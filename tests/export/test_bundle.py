@@ -5,6 +5,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from export import bundle as exporting
@@ -30,6 +31,20 @@ def test_calibration_improves_the_validation_log_loss(bundle_path: Path) -> None
     metrics = open_bundle(bundle_path).manifest.metrics
     losses = [metrics[name]["valid"]["log_loss"] for name in ("calibrated", "uncalibrated")]
     assert losses[0] <= losses[1]
+
+
+def test_manifest_holds_the_reliability_before_and_after(bundle_path: Path) -> None:
+    manifest = open_bundle(bundle_path).manifest
+    for scale in ("uncalibrated", "calibrated"):
+        curve = manifest.reliability[scale]["valid"]
+        predicted, observed, rows = (
+            np.array(curve[name]) for name in ("predicted", "observed", "rows")
+        )
+        assert rows.sum() == 120
+        assert (np.diff(predicted) > 0).all()
+        distance = np.average(np.abs(predicted - observed), weights=rows)
+        assert distance == pytest.approx(manifest.metrics[scale]["valid"]["ece"], abs=1e-5)
+    assert manifest.reliability["calibrated"] != manifest.reliability["uncalibrated"]
 
 
 def test_reference_counts_are_those_of_the_training_rows(bundle_path: Path) -> None:

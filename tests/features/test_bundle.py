@@ -69,6 +69,12 @@ def refusal(path: Path) -> str:
     return caught.value.message
 
 
+def test_a_manifest_without_a_reliability_curve_opens(path: Path) -> None:
+    """Bundles of the first version have none."""
+    edit(path, lambda document: document.pop("reliability"))
+    assert open_bundle(path).manifest.reliability == {}
+
+
 def test_a_whole_bundle_opens(path: Path) -> None:
     bundle = open_bundle(path)
     assert bundle.schema == SCHEMA
