@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 
 from model.calibrate import CLIP, METHODS, Calibration, Floats, Method, fit_calibration
+from model.metrics import expected_calibration_error
 
 
 def draw(slope: float, rows: int = 20_000) -> tuple[Floats, Floats]:
@@ -75,6 +78,21 @@ def test_isotonic_curve_has_no_cliff() -> None:
     fitted = fit_calibration("isotonic", logit, np.repeat([0.0, 1.0], 500))
     near = np.linspace(-1e-5, 1e-5, 201)
     assert np.abs(np.diff(fitted.score(near))).max() < 1e-5
+
+
+@pytest.mark.parametrize("method", ["auto", "platt", "isotonic"])
+def test_score_is_a_probability_whatever_the_level_of_the_logits(
+    method: Literal["auto"] | Method,
+) -> None:
+    """A pairwise loss leaves the level of the logits free, and trains their spread otherwise."""
+    logit, label = draw(0.67)
+    logit = 4 * logit + 9
+    fitted = fit_calibration(method, logit[:10_000], label[:10_000])
+    score, held = fitted.score(logit[10_000:]), label[10_000:]
+    assert expected_calibration_error(Calibration("none").score(logit), label) > 0.3
+    # 500 rows per bucket alone are 0.015 away from their rate.
+    assert expected_calibration_error(score, held) < 0.03
+    assert score.sum() / held.sum() == pytest.approx(1, abs=0.03)
 
 
 def test_shift_multiplies_the_odds_by_the_share_of_negatives_kept() -> None:
