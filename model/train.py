@@ -23,6 +23,7 @@ from model.data import Rows, Split, read_split
 from model.deepfm import DeepFM
 from model.losses import pointwise_loss
 from model.metrics import evaluate
+from model.report import REPORT_FILE, write_report
 from model.reserved import ReservedSampling
 from model.run import JUDGED_ROWS, SAMPLE_ROWS, Judged, Run, Sample, save_run
 
@@ -60,6 +61,7 @@ def train(spec: Spec, folder: Path | None = None) -> Path:
 
         run = _judged_run(spec, split, network, counts, progress)
         save_run(run, draft, model_config, config)
+        write_report(run, draft / REPORT_FILE)
     _say(_report(run.metrics))
     return folder
 

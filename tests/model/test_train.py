@@ -26,7 +26,7 @@ RUN_FILES = {
     "reference.json", "sample.index.npy",
     "valid.logit.npy", "valid.label.npy", "valid.group.npy",
     "test.logit.npy", "test.label.npy", "test.group.npy",
-    "judged.index.npy", "judged.label.npy",
+    "judged.index.npy", "judged.label.npy", "report.html",
 }  # fmt: skip
 METRICS = {"auc", "log_loss", "gauc", "gauc_coverage", "ndcg@10", "ece"}
 
