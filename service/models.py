@@ -92,7 +92,8 @@ def load_scorer(settings: Settings) -> Scorer:
     """
     path = bundle_path(settings)
     bundle = open_bundle(path)
-    scorer = Scorer(bundle, settings.provider, settings.threads_per_run, settings.rows_per_run)
+    threads, rows = settings.threads_per_run, settings.most_rows_per_run
+    scorer = Scorer(bundle, settings.provider, threads, rows)
     scorer.replay()
     scorer.warm_up()
     return scorer

@@ -23,6 +23,11 @@ _CUDA_OPTIONS = {
 }
 
 
+# Up to so many rows are scored by one thread: the runtime would wake others for layers of one row,
+# and 1 row took 86 us on two threads where it takes 66 on one (1,000 rows: 6,400 for 11,000).
+FEW_ROWS = 64
+
+
 class Scorer:
     """One loaded version of one model.
 
@@ -52,6 +57,8 @@ class Scorer:
         self.has_context = bool(bundle.schema.side("context"))
         self.session = _load_session(bundle, provider, threads)
         self.provider = self.session.get_providers()[0]
+        is_alone = threads == 1 or self.provider != _CPU
+        self._session_of_few = self.session if is_alone else _load_session(bundle, "cpu", 1)
         self._check_inputs()
 
     def score(
@@ -91,7 +98,8 @@ class Scorer:
             feed["context_row"] = context_row
             if context.weight is not None:
                 feed["context_weight"] = context.weight
-        logit, score = self.session.run(("logit", "score"), feed)
+        session = self._session_of_few if rows <= FEW_ROWS else self.session
+        logit, score = session.run(("logit", "score"), feed)
         if len(logit) != rows or len(score) != rows:
             raise RuntimeError(f"{rows} rows went in, {len(logit)} scores came out")
         return logit, score
