@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Literal
 
+from features.errors import ConfigError
 from features.spec import Spec, section
 
 
@@ -40,9 +41,17 @@ class TrainConfig:
     """How the network learns.
 
     Args:
-        batch_size: rows per step.
+        loss: `pointwise`, the log loss of rows; `pairwise`, that of pairs of a clicked and an
+            unclicked row of one group; `joint`, the sum of both.
+        pairwise_weight: joint = pointwise + pairwise_weight * pairwise.
+        pairs_per_positive: most unclicked rows of its group drawn per clicked row.
+        group_rows: most rows of one group that stay together in a batch; larger groups are cut at
+            random, anew every epoch.
+        r_drop: weight of the divergence between two passes with independent dropout; 0: one pass.
+        batch_size: rows per step; with pairs the most rows of several groups.
         epochs: at most so many passes over the training rows.
-        patience: stop after so many epochs in a row without a better validation AUC.
+        patience: stop after so many epochs in a row without a better validation AUC (GAUC after
+            the pairwise loss, which does not order rows of different groups).
         embedding_l2: strength l of the penalty 0.5 * l * ||W||^2 on the whole embedding and
             linear tables, its gradient l * W added at every step (as FuxiCTR's
             `embedding_regularizer`).
@@ -52,7 +61,11 @@ class TrainConfig:
         seed: of initial weights, shuffling, dropout and replacement.
     """
 
-    loss: Literal["pointwise"] = "pointwise"
+    loss: Literal["pointwise", "pairwise", "joint"] = "pointwise"
+    pairwise_weight: float = 1.0
+    pairs_per_positive: int = 4
+    group_rows: int = 16
+    r_drop: float = 0.0
     optimizer: Literal["adam"] = "adam"
     learning_rate: float = 1e-3
     batch_size: int = 4096
@@ -64,6 +77,10 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _require(0 < self.pairwise_weight < inf, "pairwise_weight must be a number above 0")
+        _require(self.pairs_per_positive >= 1, "pairs_per_positive must be at least 1")
+        _require(self.group_rows >= 2, "group_rows must be at least 2")
+        _require(0 <= self.r_drop < inf, "r_drop must be a number from 0")
         _require(0 < self.learning_rate < inf, "learning_rate must be a number above 0")
         _require(self.batch_size >= 2, "batch_size must be at least 2")
         _require(self.epochs >= 1, "epochs must be at least 1")
@@ -77,9 +94,22 @@ def configs(spec: Spec) -> tuple[ModelConfig, TrainConfig]:
     """The two tables of a spec.
 
     Raises:
-        ConfigError: a key is unknown, of the wrong type or out of range.
+        ConfigError: a key is unknown, of the wrong type or out of range, or asks for what the rest
+            of the spec does not have.
     """
-    return section(ModelConfig, spec.model, "model"), section(TrainConfig, spec.train, "train")
+    model = section(ModelConfig, spec.model, "model")
+    train = section(TrainConfig, spec.train, "train")
+    if train.loss != "pointwise" and spec.data.group is None:
+        raise ConfigError(
+            f'train.loss = "{train.loss}" needs groups to draw pairs from: '
+            "name their column in data.group"
+        )
+    if train.r_drop and not (model.dropout and model.hidden):
+        raise ConfigError(
+            "train.r_drop compares two passes that only dropout makes different: "
+            "set model.dropout above 0 with hidden layers, or train.r_drop = 0"
+        )
+    return model, train
 
 
 def _require(holds: bool, message: str) -> None:

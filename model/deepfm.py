@@ -43,18 +43,33 @@ class DeepFM(nn.Module):
         nn.init.normal_(self.embedding.weight, std=config.init_std)
         nn.init.zeros_(self.linear.weight)
 
-    def forward(self, index: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Logits `[rows]` float32.
+    def forward(self, index: Tensor, weight: Tensor | None = None, passes: int = 1) -> Tensor:
+        """Logits `[passes * rows]` float32, pass after pass.
 
         Args:
             index: `[rows, slots]` int32 or int64.
             weight: `[rows, slots]` float32; None for all 1.
+            passes: how often the rows go through, each time with dropout of its own.
         """
         pooled = self.pooled_embeddings(index, weight)  # [rows, fields, dim]
         logit: Tensor = self.linear_term(index, weight) + fm_term(pooled)  # [rows]
+        if passes > 1:
+            logit = logit.repeat(passes)
         if len(self.deep):
-            logit = logit + self.deep(pooled.flatten(1)).squeeze(1)
+            logit = logit + self.deep_term(pooled.flatten(1), passes)
         return logit
+
+    def deep_term(self, hidden: Tensor, passes: int) -> Tensor:
+        """`[passes * rows]` of `[rows, fields * dim]`.
+
+        Up to the first dropout all passes are alike, batch norm included (the same rows twice have
+        the same mean and variance): that part is computed once.
+        """
+        if passes > 1:
+            shared = first_dropout(self.deep)
+            hidden = self.deep[:shared](hidden).repeat(passes, 1)
+            return self.deep[shared:](hidden).squeeze(1)  # type: ignore[no-any-return]
+        return self.deep(hidden).squeeze(1)  # type: ignore[no-any-return]
 
     def linear_term(self, index: Tensor, weight: Tensor | None) -> Tensor:
         """First order: bias + sum of w_i x_i, `[rows]`."""
@@ -98,6 +113,12 @@ def dense_layers(width: int, config: ModelConfig) -> nn.Sequential:
     if layers:
         layers.append(nn.Linear(width, 1))
     return nn.Sequential(*layers)
+
+
+def first_dropout(layers: nn.Sequential) -> int:
+    """Number of the first dropout layer; the number of layers when there is none."""
+    is_dropout = [isinstance(layer, nn.Dropout) for layer in layers]
+    return is_dropout.index(True) if any(is_dropout) else len(layers)
 
 
 def slot_fields(schema: Schema) -> Sequence[int]:

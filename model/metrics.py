@@ -1,14 +1,7 @@
 """How good scores are: ranking within the log and within groups, and fit of the probabilities.
 
-Definitions:
-- `auc`: probability that a clicked row outranks an unclicked one, ties counting one half
-  (Fawcett 2006).
-- `log_loss`: mean negative log likelihood, nats per row.
-- `gauc`: AUC inside each group, averaged with the group's rows as weights, over groups that hold
-  both labels (Zhou et al. 2018, DIN); `gauc_coverage` is the share of rows in such groups.
-- `ndcg@10`: per group with a click, binary gains, ties in input order (Jarvelin and Kekalainen
-  2002); the mean over those groups.
-- `ece`: expected calibration error over 20 buckets of equally many rows (Naeini et al. 2015).
+Rows rank by their logit, higher first. `auc`, `pr_auc`, `gauc` and `ece` do not depend on the order
+of the input; `ndcg@10` and `mrr` take equal logits in input order, as /rank answers them.
 """
 
 from __future__ import annotations
@@ -19,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
+from sklearn.metrics import average_precision_score
 
 Floats = NDArray[np.float64]
 NDCG_DEPTH = 10
@@ -47,15 +41,19 @@ def evaluate(
     metrics = {
         "auc": auc(order, label),
         "log_loss": log_loss(score, label),
-        "ece": expected_calibration_error(score, label),
+        "pr_auc": average_precision(order, label),
     }
     if group is not None:
         metrics |= group_metrics(order, label, group)
+    metrics |= {"ece": expected_calibration_error(score, label), "copc": copc(score, label)}
     return {name: value for name, value in metrics.items() if isfinite(value)}
 
 
 def auc(order: NDArray[Any], label: NDArray[Any]) -> float:
-    """Area under the ROC curve, by the rank sum of the clicked rows; NaN without both labels."""
+    """Probability that a clicked row outranks an unclicked one, ties counting one half.
+
+    NaN without both labels. Source: Fawcett 2006, by the rank sum of the clicked rows.
+    """
     clicks = float(label.sum())
     others = len(label) - clicks
     if not clicks or not others:
@@ -64,24 +62,56 @@ def auc(order: NDArray[Any], label: NDArray[Any]) -> float:
     return (rank_sum - clicks * (clicks + 1) / 2) / (clicks * others)
 
 
+def average_precision(order: NDArray[Any], label: NDArray[Any]) -> float:
+    """Area under the precision-recall curve, as a sum of steps: the mean precision over clicks.
+
+    Precision is taken at each distinct logit, so that tied rows count as one step; NaN without a
+    click. Source: scikit-learn's `average_precision_score`; Davis and Goadrich 2006 on why the
+    points are not joined by lines.
+    """
+    return float(average_precision_score(label, order)) if label.any() else float("nan")
+
+
 def log_loss(score: NDArray[Any], label: NDArray[Any]) -> float:
-    """Mean negative log likelihood, nats per row."""
+    """Mean negative log likelihood, nats per row, scores clipped to [1e-7, 1 - 1e-7]."""
     clipped = np.clip(np.asarray(score, np.float64), _CLIP, 1 - _CLIP)
     return float(-np.mean(np.where(label > 0, np.log(clipped), np.log1p(-clipped))))
 
 
 def expected_calibration_error(score: NDArray[Any], label: NDArray[Any]) -> float:
-    """Mean distance of predicted and observed CTR over buckets of equally many rows."""
-    order = np.argsort(score, kind="stable")
-    starts = np.unique(np.arange(_ECE_BUCKETS) * len(order) // _ECE_BUCKETS)
-    gap = np.asarray(score, np.float64)[order] - np.asarray(label, np.float64)[order]
-    return float(np.abs(np.add.reduceat(gap, starts)).sum() / len(order))
+    """Mean distance of predicted and observed CTR over 20 buckets of equally many rows, 0 to 1.
+
+    Equal scores share a bucket, the one where they begin, so buckets may differ in size; each
+    counts by its rows. Source: Naeini et al. 2015, with the equal-mass buckets of Nguyen and
+    O'Connor 2015.
+    """
+    place = np.argsort(score, kind="stable")
+    score = np.asarray(score, np.float64)[place]
+    starts = np.arange(_ECE_BUCKETS) * len(score) // _ECE_BUCKETS
+    starts = np.unique(np.searchsorted(score, score[starts]))
+    gap = score - np.asarray(label, np.float64)[place]
+    return float(np.abs(np.add.reduceat(gap, starts)).sum() / len(score))
+
+
+def copc(score: NDArray[Any], label: NDArray[Any]) -> float:
+    """Predicted clicks over observed clicks: 1 is right, 1.2 is a fifth too many; NaN without any.
+
+    Source: He et al. 2014 (who call it calibration); some write its inverse under the same name.
+    """
+    clicks = float(np.sum(label, dtype=np.float64))
+    return float(np.sum(score, dtype=np.float64)) / clicks if clicks else float("nan")
 
 
 def group_metrics(
     order: NDArray[Any], label: NDArray[Any], group: NDArray[np.int64]
 ) -> dict[str, float]:
-    """`gauc`, `gauc_coverage` and `ndcg@10`; NaN where no group can be judged."""
+    """`gauc`, `gauc_coverage`, `ndcg@10` and `mrr`; NaN where no group can be judged.
+
+    Args:
+        order: `[rows]`, what ranks the rows.
+        label: `[rows]`, 0 or 1.
+        group: `[rows]`, equal inside a group; the rows may stand in any order.
+    """
     # Best first inside each group; among equals the input order stands.
     place = np.lexsort((-np.asarray(order, np.float64), group))
     label, order, group = label[place], np.asarray(order, np.float64)[place], group[place]
@@ -89,7 +119,8 @@ def group_metrics(
     sizes = np.diff(np.r_[starts, len(group)])
     clicks = np.add.reduceat(label, starts)
     return _gauc(order, label, starts, sizes, clicks) | {
-        f"ndcg@{NDCG_DEPTH}": _ndcg(label, starts, sizes, clicks)
+        f"ndcg@{NDCG_DEPTH}": _ndcg(label, starts, sizes, clicks),
+        "mrr": _mrr(label, starts, clicks),
     }
 
 
@@ -100,6 +131,11 @@ def _gauc(
     sizes: NDArray[np.int64],
     clicks: Floats,
 ) -> dict[str, float]:
+    """AUC inside each group with both labels, averaged with the group's rows as weights.
+
+    Rows are impressions: the weight that Zhou et al. 2018 (DIN) take. Ties count one half.
+    `gauc_coverage` is the share of all rows in such groups; the others are skipped.
+    """
     # Rank inside the group, ties sharing their mean rank, all groups at once.
     owner = np.repeat(np.arange(len(starts)), sizes)
     position = np.arange(len(order)) - starts[owner]
@@ -122,6 +158,11 @@ def _gauc(
 def _ndcg(
     label: Floats, starts: NDArray[np.int64], sizes: NDArray[np.int64], clicks: Floats
 ) -> float:
+    """Mean over groups with a click: discounted clicks of the first 10 rows over the best order's.
+
+    Gains are 0 and 1, the discount of rank r is 1 / log2(r + 1).
+    Source: Jarvelin and Kekalainen 2002.
+    """
     if not (clicks > 0).any():
         return float("nan")
     position = np.arange(len(label)) - np.repeat(starts, sizes)
@@ -130,3 +171,13 @@ def _ndcg(
     best = np.cumsum(1 / np.log2(np.arange(NDCG_DEPTH) + 2))
     ideal = best[np.minimum(clicks, NDCG_DEPTH).astype(np.int64) - 1]
     return float(np.mean((gained / ideal)[clicks > 0]))
+
+
+def _mrr(label: Floats, starts: NDArray[np.int64], clicks: Floats) -> float:
+    """Mean over groups with a click of 1 / rank of the first clicked row (Voorhees 1999)."""
+    if not (clicks > 0).any():
+        return float("nan")
+    clicked = np.flatnonzero(label > 0)
+    judged = starts[clicks > 0]
+    first = clicked[np.searchsorted(clicked, judged)]
+    return float(np.mean(1 / (first - judged + 1)))

@@ -21,8 +21,8 @@ from features.spec import Spec
 from model.config import TrainConfig, configs
 from model.data import Rows, Split, read_split
 from model.deepfm import DeepFM
-from model.losses import pointwise_loss
 from model.metrics import evaluate
+from model.objective import Batch, Objective
 from model.report import REPORT_FILE, write_report
 from model.reserved import ReservedSampling
 from model.run import JUDGED_ROWS, SAMPLE_ROWS, Judged, Run, Sample, save_run
@@ -73,7 +73,7 @@ class Progress:
     Args:
         history: one entry per epoch.
         best_epoch: counted from 1; 0 before the first.
-        best_auc: on the validation rows.
+        best_auc: on the validation rows; GAUC for the pairwise loss.
         best_state: the network's weights after that epoch.
         best_seconds: training time until then.
         seconds: training time in all.
@@ -90,35 +90,45 @@ class Progress:
 def fit(
     network: DeepFM, split: Split, config: TrainConfig, counts: np.ndarray[Any, Any]
 ) -> Progress:
-    """Run epochs until the validation AUC stops rising; leave the best epoch's weights."""
+    """Run epochs until the validation AUC (pairwise loss: GAUC) stops rising; keep the best."""
     generator = torch.Generator().manual_seed(config.seed)
     reserved = ReservedSampling(
         split.schema, torch.from_numpy(counts), len(split.train), config.reserved_rate, generator
     )
+    objective = Objective(config, split.train, generator)
     optimizer = make_optimizer(network, config)
     progress = Progress()
     started = time.perf_counter()
     for epoch in range(1, config.epochs + 1):
-        loss = _train_epoch(network, split.train, optimizer, reserved, config, epoch)
+        loss = _train_epoch(network, split.train, optimizer, reserved, objective, epoch)
         logit = predict(network, split.valid)
         _check_finite(epoch, loss, logit)
         judged = _metrics(Judged(logit, split.valid.label, split.valid.group))
         progress.seconds = time.perf_counter() - started
         progress.history.append(
-            {"epoch": epoch, "loss": loss, "seconds": progress.seconds} | judged
+            {"epoch": epoch, "loss": loss, "seconds": progress.seconds}
+            | objective.report()
+            | judged
         )
         _say(
             f"epoch {epoch}: loss {loss:.4f}, validation auc {judged['auc']:.4f}, "
             f"log loss {judged['log_loss']:.4f}"
         )
-        if judged["auc"] > progress.best_auc:
-            progress.best_epoch, progress.best_auc = epoch, judged["auc"]
+        quality = _quality(judged, config)
+        if quality > progress.best_auc:
+            progress.best_epoch, progress.best_auc = epoch, quality
             progress.best_state = copy.deepcopy(network.state_dict())
             progress.best_seconds = progress.seconds
         elif epoch - progress.best_epoch >= config.patience:
             break
     network.load_state_dict(progress.best_state)
     return progress
+
+
+def _quality(judged: dict[str, float], config: TrainConfig) -> float:
+    """What decides which epoch is best; without a group of both labels it can only be the AUC."""
+    by_group = config.loss == "pairwise" and "gauc" in judged
+    return judged["gauc"] if by_group else judged["auc"]
 
 
 def make_optimizer(network: DeepFM, config: TrainConfig) -> torch.optim.Optimizer:
@@ -137,13 +147,12 @@ def _train_epoch(
     rows: Rows,
     optimizer: torch.optim.Optimizer,
     reserved: ReservedSampling,
-    config: TrainConfig,
+    objective: Objective,
     epoch: int,
 ) -> float:
     """One pass over shuffled rows; the mean loss."""
     network.train()
     parts: list[Any] = [None if p is None else torch.from_numpy(p) for p in rows.parts()]
-    order = torch.randperm(len(rows), generator=reserved.generator)
     total = torch.zeros(())
     bar = tqdm(
         total=len(rows),
@@ -154,17 +163,17 @@ def _train_epoch(
         disable=not sys.stderr.isatty(),
     )
     with bar:
-        for chosen in torch.split(order, config.batch_size):
+        for chosen in objective.batches():
             if len(chosen) == 1:  # batch norm cannot judge the spread of one row
                 continue
-            batch: list[Any] = [None if part is None else part[chosen] for part in parts]
-            index, weight, label, _, row_weight = batch
-            reserved.replace(index, weight)
-            loss = pointwise_loss(network(index, weight), label, row_weight)
+            columns: list[Any] = [None if part is None else part[chosen] for part in parts]
+            batch = Batch(*columns)
+            reserved.replace(batch.index, batch.weight)
+            loss = objective(network, batch)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            if config.gradient_clip:
-                torch.nn.utils.clip_grad_norm_(network.parameters(), config.gradient_clip)
+            if clip := objective.config.gradient_clip:
+                torch.nn.utils.clip_grad_norm_(network.parameters(), clip)
             optimizer.step()
             total += loss.detach() * len(chosen)
             bar.update(len(chosen))
@@ -218,6 +227,8 @@ def _judged_run(
         "best_epoch": progress.best_epoch,
         "history": progress.history,
     }
+    best = progress.history[progress.best_epoch - 1]
+    metrics |= {name: best[name] for name in ("pair_coverage",) if name in best}
     return Run(
         spec=spec,
         schema=split.schema,
@@ -249,6 +260,8 @@ def _summary(split: Split, seconds: float) -> str:
 
 def _report(metrics: dict[str, Any]) -> str:
     lines = [f"best epoch {metrics['best_epoch']} of {metrics['epochs']}"]
+    if "pair_coverage" in metrics:
+        lines.append(f"{metrics['pair_coverage']:.1%} of the training rows formed pairs")
     for name in ("valid", "test"):
         values = ", ".join(f"{key} {value:.4f}" for key, value in metrics[name].items())
         lines += [f"{name}: {values}"] if values else []

@@ -74,6 +74,10 @@ def test_wrong_type_is_refused_with_its_key(table: str, key: str, value: object)
         ("model", "hidden", [4, 0]),
         ("model", "dropout", 1.0),
         ("model", "init_std", 0.0),
+        ("train", "pairwise_weight", 0.0),
+        ("train", "pairs_per_positive", 0),
+        ("train", "group_rows", 1),
+        ("train", "r_drop", -0.1),
         ("train", "learning_rate", 0.0),
         ("train", "batch_size", 1),
         ("train", "epochs", 0),
@@ -93,8 +97,26 @@ def test_integer_stands_for_a_number() -> None:
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
-@pytest.mark.parametrize("key", ["learning_rate", "embedding_l2", "gradient_clip"])
+@pytest.mark.parametrize(
+    "key", ["learning_rate", "embedding_l2", "gradient_clip", "pairwise_weight", "r_drop"]
+)
 def test_numbers_that_are_not_finite_are_refused(key: str, number: float) -> None:
     """TOML can write both."""
     with pytest.raises(ConfigError, match=key):
         read(train={key: number})
+
+
+@pytest.mark.parametrize("loss", ["pairwise", "joint"])
+def test_pairs_without_a_group_column_are_refused(loss: str) -> None:
+    with pytest.raises(ConfigError, match=rf'^train.loss = "{loss}" needs groups.*data.group$'):
+        read(train={"loss": loss})
+    data = DOCUMENT["data"] | {"group": "request"}
+    assert read(data=data, train={"loss": loss})[1].loss == loss
+
+
+@pytest.mark.parametrize("model", [{"dropout": 0.0}, {"dropout": 0.5, "hidden": []}])
+def test_r_drop_without_dropout_is_refused(model: dict[str, Any]) -> None:
+    """Both passes would be equal: twice the time for a term of zero."""
+    with pytest.raises(ConfigError, match=r"^train.r_drop compares two passes"):
+        read(model=model, train={"r_drop": 1.0})
+    assert read(model={"dropout": 0.5}, train={"r_drop": 1.0})[1].r_drop == 1.0

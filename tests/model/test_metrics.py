@@ -7,9 +7,18 @@ import pytest
 from numpy.typing import NDArray
 from sklearn import metrics as sklearn
 
-from model.metrics import auc, evaluate, expected_calibration_error, group_metrics, log_loss
+from model.metrics import (
+    auc,
+    average_precision,
+    copc,
+    evaluate,
+    expected_calibration_error,
+    group_metrics,
+    log_loss,
+)
 
 ROWS = 500
+NO_GROUPS = {"auc", "log_loss", "pr_auc", "ece", "copc"}
 
 
 @pytest.fixture
@@ -144,12 +153,63 @@ def test_evaluate_leaves_out_what_needs_groups(
     order: NDArray[np.float64], label: NDArray[np.float64], group: NDArray[np.int64]
 ) -> None:
     score = 1 / (1 + np.exp(-order))
-    assert set(evaluate(order, score, label)) == {"auc", "log_loss", "ece"}
-    assert set(evaluate(order, score, label, group)) == {
-        "auc", "log_loss", "ece", "gauc", "gauc_coverage", "ndcg@10",
-    }  # fmt: skip
+    assert set(evaluate(order, score, label)) == NO_GROUPS
+    grouped = {"gauc", "gauc_coverage", "ndcg@10", "mrr"}
+    assert set(evaluate(order, score, label, group)) == NO_GROUPS | grouped
 
 
 def test_evaluate_leaves_out_what_the_rows_cannot_judge() -> None:
     one_each = evaluate(np.arange(2.0), np.full(2, 0.5), np.array([0, 1]), np.arange(2))
-    assert set(one_each) == {"auc", "log_loss", "ece", "gauc_coverage", "ndcg@10"}
+    assert set(one_each) == NO_GROUPS | {"gauc_coverage", "ndcg@10", "mrr"}
+
+
+def test_average_precision_is_the_mean_precision_over_clicks(
+    order: NDArray[np.float64], label: NDArray[np.float64]
+) -> None:
+    """Precision among the rows that are at least as high; tied clicks have the same."""
+    precisions = [label[order >= row].mean() for row in order[label > 0]]
+    assert average_precision(order, label) == pytest.approx(np.mean(precisions), abs=1e-12)
+
+
+def test_average_precision_of_tied_rows_is_their_rate_whatever_the_order() -> None:
+    assert average_precision(np.zeros(4), np.array([1, 0, 0, 0])) == 0.25
+    assert average_precision(np.zeros(4), np.array([0, 0, 0, 1])) == 0.25
+
+
+def test_average_precision_without_a_click_is_nan() -> None:
+    assert isnan(average_precision(np.zeros(3), np.zeros(3)))
+
+
+def test_equal_scores_share_a_bucket_of_the_ece() -> None:
+    """However the log orders them: one constant score has one gap, that of the means."""
+    score = np.full(100, 0.3)
+    for label in (np.repeat([0, 1], 50), np.tile([0, 1], 50)):
+        assert expected_calibration_error(score, label) == pytest.approx(0.2)
+
+
+def test_ece_does_not_depend_on_the_order_of_the_rows(label: NDArray[np.float64]) -> None:
+    score = np.random.default_rng(3).random(ROWS).round(1)
+    turned = expected_calibration_error(score[::-1], label[::-1])
+    assert expected_calibration_error(score, label) == pytest.approx(turned, abs=1e-12)
+
+
+def test_copc_is_predicted_over_observed_clicks() -> None:
+    assert copc(np.array([0.5, 0.25, 0.75]), np.array([1, 0, 0])) == 1.5
+    assert isnan(copc(np.array([0.5]), np.array([0])))
+
+
+def test_mrr_is_the_mean_inverse_rank_of_the_first_click(
+    order: NDArray[np.float64], label: NDArray[np.float64], group: NDArray[np.int64]
+) -> None:
+    """Over groups with a click; ties in input order."""
+    inverse = []
+    for number in np.unique(group):
+        rows = np.flatnonzero(group == number)
+        ranked = sorted(rows.tolist(), key=lambda row: (-order[row], row))
+        if label[rows].any():
+            inverse.append(1 / next(n for n, row in enumerate(ranked, 1) if label[row]))
+    assert group_metrics(order, label, group)["mrr"] == pytest.approx(np.mean(inverse), abs=1e-12)
+
+
+def test_mrr_without_a_click_is_nan() -> None:
+    assert isnan(group_metrics(np.zeros(2), np.zeros(2), np.zeros(2, np.int64))["mrr"])

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import model.train as trainer
 from features.errors import ConfigError, OutputError
 from features.schema_file import load_schema
-from features.spec import Spec
+from features.spec import Spec, spec_from_json
 from model.config import configs
 from model.data import Split, read_split
 from model.deepfm import DeepFM
@@ -28,7 +28,9 @@ RUN_FILES = {
     "test.logit.npy", "test.label.npy", "test.group.npy",
     "judged.index.npy", "judged.label.npy", "report.html",
 }  # fmt: skip
-METRICS = {"auc", "log_loss", "gauc", "gauc_coverage", "ndcg@10", "ece"}
+METRICS = {
+    "auc", "log_loss", "pr_auc", "gauc", "gauc_coverage", "ndcg@10", "mrr", "ece", "copc",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -61,9 +63,11 @@ def same_weights(one: DeepFM, other: DeepFM) -> bool:
     return all(torch.equal(a, b) for a, b in pairs)
 
 
-def test_same_seed_gives_the_same_run_bit_for_bit(tmp_path: Path) -> None:
-    """Initial weights, shuffling, dropout and replacement all come from it, whatever ran before."""
-    spec = write_small(tmp_path, overrides=("model.dropout=0.5", "model.batch_norm=true"))
+@pytest.mark.parametrize("loss", [(), ("train.loss=joint", "train.r_drop=0.5")])
+def test_same_seed_gives_the_same_run_bit_for_bit(tmp_path: Path, loss: tuple[str, ...]) -> None:
+    """Weights, shuffling, pairs, dropout and replacement come from it, whatever ran before."""
+    overrides = ("model.dropout=0.5", "model.batch_norm=true", *loss)
+    spec = write_small(tmp_path, overrides=overrides)
     folders = []
     for name in ("a", "b"):
         folders.append(train(spec, tmp_path / name))
@@ -101,10 +105,56 @@ def test_training_stops_after_patience_epochs_without_a_better_auc(
     assert len(progress.history) == epochs
 
 
-def test_loss_falls(spec: Spec, split: Split) -> None:
-    _, progress = fitted(spec, split, epochs=10, patience=10)
+@pytest.mark.parametrize("loss", ["pointwise", "pairwise", "joint"])
+def test_loss_falls(spec: Spec, split: Split, loss: str) -> None:
+    _, progress = fitted(spec, split, epochs=10, patience=10, loss=loss)
     losses = [entry["loss"] for entry in progress.history]
     assert losses[-1] < losses[0]
+
+
+def test_best_epoch_of_the_pairwise_loss_is_the_one_of_the_best_gauc(
+    spec: Spec, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That loss does not order rows of different groups; without a GAUC the AUC has to do."""
+    seen = iter(
+        [{"auc": 0.6, "gauc": 0.7}, {"auc": 0.7, "gauc": 0.8}, {"auc": 0.9, "gauc": 0.75}] * 2
+        + [{"auc": 0.6}, {"auc": 0.7}, {"auc": 0.65}]
+    )
+    monkeypatch.setattr(trainer, "_metrics", lambda _: next(seen) | {"log_loss": 0.5})
+    best = [
+        fitted(spec, split, epochs=3, patience=3, loss=loss)[1].best_epoch
+        for loss in ("pairwise", "joint", "pairwise")
+    ]
+    assert best == [2, 3, 2]
+
+
+def test_pairwise_loss_orders_rows_inside_groups(spec: Spec, split: Split) -> None:
+    _, progress = fitted(spec, split, epochs=20, patience=20, loss="pairwise")
+    assert progress.history[-1]["gauc"] > 0.6
+
+
+@pytest.mark.parametrize("loss", ["pairwise", "joint"])
+def test_share_of_rows_that_formed_pairs_is_reported(
+    tmp_path: Path, loss: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Four negatives per positive reach every row of a request of five with both labels."""
+    columns = small_columns()
+    clicks = columns["clicked"].reshape(-1, 5)[:36].sum(1)
+    expected = np.mean((clicks > 0) & (clicks < 5))
+    spec = write_small(tmp_path, columns, (f"train.loss={loss}",))
+    metrics = load_run(train(spec, tmp_path / "run")).metrics
+    assert metrics["pair_coverage"] == pytest.approx(expected)
+    assert all(entry["pair_coverage"] == metrics["pair_coverage"] for entry in metrics["history"])
+    assert f"{expected:.1%} of the training rows formed pairs" in capsys.readouterr().err
+
+
+def test_pairs_without_groups_are_refused_before_any_data_is_read(tmp_path: Path) -> None:
+    spec = write_small(tmp_path, overrides=("train.loss=pairwise", 'data.train="absent.parquet"'))
+    document = spec.to_json()
+    del document["data"]["group"]
+    with pytest.raises(ConfigError, match=r"data\.group"):
+        train(spec_from_json(document), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_embedding_l2_draws_rows_that_no_batch_holds_to_zero(spec: Spec, split: Split) -> None:
