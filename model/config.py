@@ -64,7 +64,7 @@ class TrainConfig:
     loss: Literal["pointwise", "pairwise", "joint"] = "pointwise"
     pairwise_weight: float = 1.0
     pairs_per_positive: int = 4
-    group_rows: int = 16
+    group_rows: int = 64
     r_drop: float = 0.0
     optimizer: Literal["adam"] = "adam"
     learning_rate: float = 1e-3
