@@ -1,4 +1,4 @@
-"""A click log parsed once: its batches in Arrow's own form in a temporary file, mapped to be read.
+"""A click log parsed once: its batches in Arrow's own form in a temporary file.
 
 Fitting, cutting and encoding each go over the log; parsing text costs more than all of them. The
 file has no name, so that nothing is left of it however the process ends.
@@ -6,11 +6,10 @@ file has no name, so that nothing is left of it however the process ends.
 
 from __future__ import annotations
 
-import mmap
-import tempfile
+import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 
@@ -36,27 +35,24 @@ class Spool:
         log: is read here, once.
         categories: text columns that hold one category per row; each batch keeps every distinct
             text of theirs once.
-        folder: where the temporary file lies.
+        file: to write to; the reader's until it is done with the spool.
 
     Raises:
         DataError: as `ClickLog.batches`.
         OSError: there is no room.
     """
 
-    def __init__(self, log: ClickLog, categories: Collection[str], folder: Path | None) -> None:
+    def __init__(self, log: ClickLog, categories: Collection[str], file: IO[bytes]) -> None:
         self.location = log.location
         self._parts: list[_Part] = []
-        with tempfile.TemporaryFile(dir=folder) as file:
-            for batch in ordered_map(lambda one: _coded(one, categories), log.batches()):
-                begin, table = file.tell(), batch.table
-                with pa.ipc.new_stream(file, table.schema) as writer:
-                    writer.write_batch(table)
-                place = (batch.path, batch.first_row, table.num_rows, begin, file.tell())
-                self._parts.append(_Part(*place))
-            file.flush()
-            self._bytes = pa.py_buffer(b"")
-            if self._parts:
-                self._bytes = pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        self._file = file
+        for batch in ordered_map(lambda one: _coded(one, categories), log.batches()):
+            begin, table = self._file.tell(), batch.table
+            with pa.ipc.new_stream(self._file, table.schema) as writer:
+                writer.write_batch(table)
+            place = (batch.path, batch.first_row, table.num_rows, begin, self._file.tell())
+            self._parts.append(_Part(*place))
+        self._file.flush()
 
     @property
     def rows(self) -> int:
@@ -71,7 +67,7 @@ class Spool:
             high = part.rows if stop is None else min(stop - row, part.rows)
             row += part.rows
             if high > low:
-                raw = self._bytes.slice(part.begin, part.end - part.begin)
+                raw = os.pread(self._file.fileno(), part.end - part.begin, part.begin)
                 with pa.ipc.open_stream(raw) as reader:
                     table = reader.read_next_batch()
                 yield Batch(part.path, part.first_row + low, table.slice(low, high - low))

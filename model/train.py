@@ -19,13 +19,15 @@ from features.atomic import new_folder
 from features.errors import ConfigError
 from features.spec import Spec
 from model.config import TrainConfig, configs
-from model.data import Rows, Split, read_split
+from model.data import Split, read_split
 from model.deepfm import DeepFM
 from model.losses import pointwise_loss
 from model.metrics import evaluate
 from model.report import REPORT_FILE, write_report
 from model.reserved import ReservedSampling
+from model.rows import Rows
 from model.run import JUDGED_ROWS, SAMPLE_ROWS, Judged, Run, Sample, save_run
+from model.shuffle import shuffled, window_rows
 
 _EVALUATION_ROWS = 16_384
 
@@ -51,7 +53,7 @@ def train(spec: Spec, folder: Path | None = None) -> Path:
     with new_folder(folder) as draft:
         started = time.perf_counter()
         _say(f"reading {spec.data.location(spec.data.train)}")
-        split = read_split(spec)
+        split = read_split(spec, draft)
         _say(_summary(split, time.perf_counter() - started))
 
         torch.manual_seed(config.seed)
@@ -143,7 +145,8 @@ def _train_epoch(
     """One pass over shuffled rows; the mean loss."""
     network.train()
     parts: list[Any] = [None if p is None else torch.from_numpy(p) for p in rows.parts()]
-    order = torch.randperm(len(rows), generator=reserved.generator)
+    order = shuffled(rows, reserved.generator)
+    window = max(window_rows(rows) // config.batch_size, 1)
     total = torch.zeros(())
     bar = tqdm(
         total=len(rows),
@@ -154,7 +157,9 @@ def _train_epoch(
         disable=not sys.stderr.isatty(),
     )
     with bar:
-        for chosen in torch.split(order, config.batch_size):
+        for step, chosen in enumerate(torch.split(order, config.batch_size)):
+            if step % window == 0:
+                rows.release()
             if len(chosen) == 1:  # batch norm cannot judge the spread of one row
                 continue
             batch: list[Any] = [None if part is None else part[chosen] for part in parts]

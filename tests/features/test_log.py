@@ -198,7 +198,12 @@ def test_other_columns_can_be_kept_and_absent_ones_done_without(tmp_path: Path) 
 def test_list_separator_parts_csv_cells_and_drops_empty_elements(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "a.csv", "a;b", "a|b", ";c;", ";")
     found = lists(only(path, ANY), "f", ";")
-    assert [found.values.texts[int(code)].as_py() for code in found.values.codes] == ["a", "b", "a|b", "c"]
+    assert [found.values.texts[int(code)].as_py() for code in found.values.codes] == [
+        "a",
+        "b",
+        "a|b",
+        "c",
+    ]
     assert found.lengths.tolist() == [2, 1, 1, 0]
 
 
