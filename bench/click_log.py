@@ -52,7 +52,8 @@ def write_spec(path: Path, log: str, valid: str) -> None:
 
 
 def _words(field: int, size: int) -> pa.Array:
-    return pa.array([f"{(rank * 2654435761 + field * 40503) & 0xFFFFFFFF:08x}" for rank in range(size)])  # fmt: skip
+    hashes = [(rank * 2654435761 + field * 40503) & 0xFFFFFFFF for rank in range(size)]
+    return pa.array([f"{number:08x}" for number in hashes])
 
 
 def _chunk(

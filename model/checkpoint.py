@@ -16,7 +16,6 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from features.atomic import new_file
@@ -25,6 +24,7 @@ from features.spec import Spec
 from model.adam import Adam
 from model.deepfm import DeepFM
 from model.progress import Progress
+from model.tensors import save_tensors
 
 
 @dataclass(frozen=True)
@@ -74,14 +74,14 @@ class Checkpoint:
             "random": {"own": training.generator.get_state(), "torch": torch.get_rng_state()},
         }
         tensors = {
-            f"{part}/{name}": tensor.contiguous()
+            f"{part}/{name}": tensor
             for part, group in parts.items()
             for name, tensor in group.items()
         }
         seen, from_ = json.dumps(training.progress.seen()), json.dumps(dict(self.origin))
         metadata = {"seen": seen, "origin": from_}
         with new_file(self.file) as draft:
-            save_file(tensors, draft, metadata)
+            save_tensors(tensors, draft, metadata)
 
     def resume(self, training: Training) -> None:
         """Put everything where `keep` left it.
