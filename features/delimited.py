@@ -7,6 +7,7 @@ reader takes the file, which knows about quotes and uses one core.
 
 from __future__ import annotations
 
+import mmap
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import pyarrow.csv
 
 from features.parallel import ordered_map
 
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 16 << 20
 # Within a block Arrow goes on in pieces that fit into a core's cache: three times as fast.
 _PIECE_BYTES = 1 << 20
 
@@ -105,21 +106,42 @@ class _PlainBlocks:
 
     def __iter__(self) -> Iterator[pa.Buffer]:
         with self.open_source() as source:
-            block = source.read(BLOCK_BYTES)
-            begin = block.find(b"\n") + 1
-            if not begin or block.count(b'"', 0, begin) % 2:
+            if isinstance(source, pa.MemoryMappedFile) and source.size():
+                yield from self._mapped(mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ))
+            else:
+                yield from self._read(source)
+
+    def _mapped(self, text: mmap.mmap) -> Iterator[pa.Buffer]:
+        """Without a copy; what was parsed is not kept resident."""
+        begin, whole = text.find(b"\n") + 1, pa.py_buffer(text)
+        if not begin or text[:begin].count(b'"') % 2:
+            return
+        while begin < len(text):
+            end = begin + BLOCK_BYTES
+            cut = len(text) if end >= len(text) else text.rfind(b"\n", begin, end) + 1
+            if not cut or text.find(b'"', begin, cut) >= 0:
                 return
-            while True:
-                more = source.read(BLOCK_BYTES)
-                cut = block.rfind(b"\n") + 1 if more else len(block)
-                if (more and not cut) or block.find(b'"', begin) >= 0:
-                    return
-                if block[begin:cut].strip(b"\r\n"):
-                    yield pa.py_buffer(block).slice(begin, cut - begin)
-                if not more:
-                    break
-                block, begin = block[cut:] + more, 0
-            self.complete = True
+            yield whole.slice(begin, cut - begin)
+            text.madvise(mmap.MADV_DONTNEED)
+            begin = cut
+        self.complete = True
+
+    def _read(self, source: Any) -> Iterator[pa.Buffer]:
+        block = source.read(BLOCK_BYTES)
+        begin = block.find(b"\n") + 1
+        if not begin or block.count(b'"', 0, begin) % 2:
+            return
+        while True:
+            more = source.read(BLOCK_BYTES)
+            cut = block.rfind(b"\n") + 1 if more else len(block)
+            if (more and not cut) or block.find(b'"', begin) >= 0:
+                return
+            if cut > begin:
+                yield pa.py_buffer(block).slice(begin, cut - begin)
+            if not more:
+                break
+            block, begin = block[cut:] + more, 0
+        self.complete = True
 
 
 class _Unreadable(Exception):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import fsspec
@@ -91,15 +92,10 @@ class ClickLog:
                     # A local path lets Arrow map the file.
                     yield from self._read_parquet(path, path if is_local else file)
             elif form in _SEPARATORS:
-
-                def open_source() -> Any:
-                    if is_local:  # Arrow undoes compressions that fsspec does not know
-                        return pa.input_stream(path, compression="detect")
-                    return system.open(path, "rb", compression="infer")
-
                 with system.open(path, "rt", **_AS_TEXT) as text:
                     header = next(csv.reader(text, delimiter=_SEPARATORS[form]), [])
-                for batch in self._delimited(path, _SEPARATORS[form], header).read(open_source):
+                rows = self._delimited(path, _SEPARATORS[form], header)
+                for batch in rows.read(partial(_open, system, path)):
                     for low in range(0, batch.num_rows, BATCH_ROWS):
                         yield batch.slice(low, BATCH_ROWS)
             else:
@@ -157,6 +153,16 @@ class Batch:
     def place(self, row: int) -> str:
         """Where row `row` of this batch is found: for error messages."""
         return f"{self.path}: row {self.first_row + row}"
+
+
+def _open(system: Any, path: str) -> Any:
+    """The bytes of a CSV or TSV file, decompressed."""
+    if "file" not in _protocols(system):
+        return system.open(path, "rb", compression="infer")
+    if path.lower().endswith(tuple(_SEPARATORS)):
+        return pa.memory_map(path)
+    # Arrow undoes compressions that fsspec does not know.
+    return pa.input_stream(path, compression="detect")
 
 
 def _protocols(system: Any) -> tuple[str, ...]:
