@@ -43,7 +43,8 @@ class RowStore:
         if rows.weight is not None:
             self._is_weighted = True
             self._weight.write(rows.weight.data)
-        none = rows.index[:0]
+        # A view of the index, however short, would keep all of it in memory.
+        none = np.empty((0, 0), np.int32)
         self._parts.append(Rows(none, None, rows.label, rows.group, rows.row_weight))
 
     def rows(self) -> Rows:

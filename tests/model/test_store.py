@@ -3,6 +3,7 @@ from __future__ import annotations
 import mmap
 import pkgutil
 import resource
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,3 +118,14 @@ def test_an_empty_validation_log_is_one_sentence(tmp_path: Path) -> None:
     pq.write_table(pa.table(small_columns()).slice(0, 0), tmp_path / "none.parquet")
     with pytest.raises(DataError, match=r"the validation rows \(0\) need both labels"):
         train(spec, tmp_path / "run")
+
+
+def test_appended_indices_do_not_stay_in_memory() -> None:
+    part = rows(5, 0)
+    seen = weakref.ref(part.index)
+    with TemporaryFile() as index, TemporaryFile() as weight:
+        store = RowStore(index, weight)
+        store.append(part)
+        del part
+        assert seen() is None
+        assert len(store.rows()) == 5
