@@ -104,9 +104,8 @@ class TextCounts:
         """Counts of a column: `codes` are positions in `texts`, -1 where missing."""
         found = np.bincount(codes[codes >= 0], minlength=len(texts))
         counts = cls()
-        if not found.all():
-            texts, found = texts.filter(pa.array(found > 0)), found[found > 0]
-        counts._append(texts, found)
+        # Always a copy: the texts may be a part of the batch that they were read with.
+        counts._append(texts.filter(pa.array(found > 0)), found[found > 0])
         return counts
 
     def add(self, other: TextCounts) -> None:

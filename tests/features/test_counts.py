@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections import Counter
 
 import numpy as np
@@ -120,3 +122,20 @@ def test_texts_order_by_code_point() -> None:
 def test_missing_texts_are_not_counted() -> None:
     counted = TextCounts.of(pa.array(["a", "b"]), np.array([0, -1, 0], np.int32))
     assert list(counted.most_frequent(1, None)) == ["a"]
+
+
+def test_counts_do_not_hold_the_batch_in_memory() -> None:
+    """Its texts may be a slice of a buffer with all columns of the batch."""
+    table = pa.record_batch({"t": pa.array(["a", "b", "a"]).dictionary_encode()})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_batch(table)
+    raw = np.frombuffer(sink.getvalue(), np.uint8).copy()
+    seen = weakref.ref(raw)
+    with pa.ipc.open_stream(pa.py_buffer(raw)) as reader:
+        column = reader.read_next_batch().column(0)
+    counted = TextCounts.of(column.dictionary, column.indices.to_numpy())
+    del raw, reader, column
+    gc.collect()
+    assert seen() is None
+    assert list(counted.most_frequent(1, None)) == ["a", "b"]
