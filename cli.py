@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,10 +38,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader (`| head`) has seen enough; Python's own flush at exit must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("deepfm: interrupted", file=sys.stderr)
-        return 130
+        return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
     return 0
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM while training: cleans up as Ctrl-C does."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -123,11 +128,18 @@ def _train(options: argparse.Namespace) -> None:
     from model.train import train
 
     spec = load_spec(options.spec, options.set)
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         folder = train(spec, options.output)
     except ConfigError as error:
         raise ConfigError(f"{options.spec}: {error.message}") from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
     print(f"{folder}: trained; next: deepfm export {folder}")
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise Terminated
 
 
 def _export(options: argparse.Namespace) -> None:

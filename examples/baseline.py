@@ -16,8 +16,9 @@ from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
 from features.spec import load_spec
-from model.data import Rows, Split, read_split
+from model.data import Split, read_split
 from model.metrics import evaluate
+from model.rows import Rows
 
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # scikit-learn's C: the inverse of the penalty
 

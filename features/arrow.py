@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import xxhash
 from numpy.typing import NDArray
 
-from features.canonical import canonical_text, hash_text
-from features.columns import left_aligned
+from features.canonical import canonical_text
+from features.columns import Coded, left_aligned
 from features.errors import DataError, FeatureError
 from features.log import Batch, ClickLog, Kind
 from features.schema import CategoricalField, Field, Schema
@@ -27,17 +28,23 @@ class Categories:
     """A column of categories, each distinct one once.
 
     Args:
-        texts: canonical texts; two may be equal (1 and 1.0 of a mixed source).
-        codes: `[values]` int64, position in `texts`, -1 where missing.
+        texts: Arrow strings, the canonical texts; two may be equal (1 and 1.0 of a mixed source).
+        codes: `[values]` int32, position in `texts`, -1 where missing.
     """
 
-    texts: list[str]
-    codes: NDArray[np.int64]
+    texts: pa.StringArray
+    codes: NDArray[np.int32]
+
+    def coded(self, seed: int) -> Coded:
+        """The column as hashes of the distinct texts, and which of them each value is."""
+        digest = xxhash.xxh3_64_intdigest
+        # As canonical.hash_text, written out because a call costs as much as the hash itself.
+        hashes = [digest(text.encode(), seed) or 1 for text in self.texts.to_pylist()]
+        return Coded(np.array([*hashes, 0], np.uint64), self.codes)
 
     def hashes(self, seed: int) -> NDArray[np.uint64]:
         """`[values]` uint64, 0 where missing."""
-        hashes = [hash_text(text, seed) for text in self.texts]
-        return np.array([*hashes, 0], np.uint64)[self.codes]
+        return self.coded(seed).expanded()
 
 
 @dataclass(frozen=True)
@@ -97,7 +104,8 @@ def lists(batch: Batch, name: str, separator: str) -> Lists:
     column = batch.table.column(name)
     kind = column.type
     if pa.types.is_null(kind):
-        return Lists(Categories([], np.empty(0, np.int64)), np.zeros(len(column), np.int64))
+        none = Categories(pa.array([], pa.string()), np.empty(0, np.int32))
+        return Lists(none, np.zeros(len(column), np.int64))
     if batch.is_text and pa.types.is_string(kind):
         column = pc.split_pattern(column, separator)
     elif not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
@@ -105,8 +113,9 @@ def lists(batch: Batch, name: str, separator: str) -> Lists:
     parents = pc.list_parent_indices(column).to_numpy(zero_copy_only=False)
     values = _categories(batch, name, column.flatten(), lambda at: int(parents[at]))
     if batch.is_text:
-        empty = np.array([text == "" for text in values.texts] + [True])
-        values = Categories(values.texts, np.where(empty[values.codes], -1, values.codes))
+        empty = np.flatnonzero(pc.equal(values.texts, "").to_numpy(zero_copy_only=False))
+        codes = np.where(np.isin(values.codes, empty), np.int32(-1), values.codes)
+        values = Categories(values.texts, codes)
     kept = values.codes >= 0
     lengths = np.bincount(parents[kept], minlength=len(column)).astype(np.int64)
     return Lists(Categories(values.texts, values.codes[kept]), lengths)
@@ -114,7 +123,7 @@ def lists(batch: Batch, name: str, separator: str) -> Lists:
 
 def canonical_columns(
     batch: Batch, fields: tuple[Field, ...], schema: Schema, separator: str
-) -> tuple[dict[str, NDArray[Any]], dict[str, int]]:
+) -> tuple[dict[str, Any], dict[str, int]]:
     """Canonical columns of a batch, and for each multi field how many rows were truncated.
 
     Args:
@@ -126,7 +135,7 @@ def canonical_columns(
     Raises:
         DataError: as `numbers`, `categories` and `lists`.
     """
-    columns: dict[str, NDArray[Any]] = {}
+    columns: dict[str, Any] = {}
     truncated: dict[str, int] = {}
     for member in fields:
         if member.name not in batch.table.schema.names:
@@ -142,7 +151,7 @@ def canonical_columns(
             hashes = cut.values.hashes(schema.text_seed(member))
             columns[member.name] = left_aligned(hashes, cut.lengths, member.max_values)
         else:
-            columns[member.name] = categories(batch, member.name).hashes(schema.text_seed(member))
+            columns[member.name] = categories(batch, member.name).coded(schema.text_seed(member))
     return columns, truncated
 
 
@@ -162,7 +171,9 @@ def _categories(batch: Batch, name: str, column: Any, row_of: Callable[[int], in
         raise DataError(
             f"{batch.path}: column '{name}' holds {kind}, expected texts, numbers or booleans"
         )
-    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
+    if pa.types.is_string(kind) and not encoded.dictionary.null_count:
+        return Categories(encoded.dictionary, codes)
     values = encoded.dictionary.to_pylist()
     if pa.types.is_floating(kind) and kind != pa.float64():
         # A float32 0.1 is the text "0.1", not the digits of its float64 neighbour.
@@ -179,7 +190,7 @@ def _categories(batch: Batch, name: str, column: Any, row_of: Callable[[int], in
             at = np.flatnonzero(codes == code)
             place = batch.place(row_of(int(at[0]))) if len(at) else batch.path
             raise DataError(f"{place}: column '{name}': {error.message}") from error
-    return Categories(texts, codes)
+    return Categories(pa.array(texts, pa.string()), codes)
 
 
 def _is_text(kind: pa.DataType) -> bool:

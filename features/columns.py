@@ -4,12 +4,15 @@ A canonical column is
 - of a number: float64 `[rows]`, NaN where missing;
 - of a category: uint64 `[rows]`, `features.canonical.hash_text` of each value, 0 where missing;
 - of a multi field: uint64 `[rows, max_values]`, values first, 0 behind them.
+
+A long column of categories may come as `Coded`: each distinct hash once.
 """
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +22,26 @@ from numpy.typing import NDArray
 from features.canonical import canonical_text
 from features.schema import CategoricalField, Schema, Side
 
-Columns = Mapping[str, NDArray[Any]]
+
+@dataclass(frozen=True)
+class Coded:
+    """A column of categories in which a hash stands once, however often it occurs.
+
+    Args:
+        hashes: `[distinct + 1]` uint64, the last one 0.
+        codes: `[rows]` int32, position in `hashes`, -1 where missing.
+    """
+
+    hashes: NDArray[np.uint64]
+    codes: NDArray[np.int32]
+
+    def expanded(self) -> NDArray[np.uint64]:
+        """The hash of every row."""
+        return self.hashes[self.codes]
+
+
+# Field name -> array or, of a single category, `Coded`.
+Columns = Mapping[str, Any]
 
 
 class ColumnReader:

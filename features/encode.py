@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from features.columns import ColumnReader, Columns
+from features.columns import Coded, ColumnReader, Columns
 from features.errors import FeatureError
 from features.row import RowEncoder
 from features.schema import BucketField, CategoricalField, Field, Schema, Side, ValueField
@@ -274,6 +274,7 @@ class _Singles:
         self.names = [member.name for member, _, _ in fields]
         self.slots = [slot for _, slot, _ in fields]
         self.categories = _Categories([(member, first) for member, _, first in fields], table)
+        self.each = [_Categories([(member, first)], table) for member, _, first in fields]
         self.plain = all(
             member.missing == "bucket" and member.unknown == "bucket" for member, _, _ in fields
         )
@@ -281,6 +282,9 @@ class _Singles:
     def encode(
         self, columns: Columns, index: NDArray[np.int64], weight: NDArray[np.float32] | None
     ) -> None:
+        if any(isinstance(columns.get(name), Coded) for name in self.names):
+            self._encode_coded(columns, index, weight)
+            return
         hashes = np.zeros((len(self.names), len(index)), np.uint64)
         for row, name in enumerate(self.names):
             if name in columns:
@@ -292,6 +296,22 @@ class _Singles:
             zero = self.categories.zeros(missing, unknown & ~missing)
             if weight is not None:
                 weight[:, self.slots] = ~zero.T
+
+    def _encode_coded(
+        self, columns: Columns, index: NDArray[np.int64], weight: NDArray[np.float32] | None
+    ) -> None:
+        """Looks every distinct hash up once; the rows copy what was found."""
+        absent = Coded(np.zeros(1, np.uint64), np.full(len(index), -1, np.int32))
+        for name, slot, one in zip(self.names, self.slots, self.each, strict=True):
+            column = columns.get(name, absent)
+            missing = column.hashes == 0
+            found, unknown = one.find(column.hashes[None])
+            index[:, slot] = np.where(missing, one.missing, found)[0][column.codes]
+            if not self.plain:
+                gaps, strangers = missing[column.codes], (unknown[0] & ~missing)[column.codes]
+                zero = one.zeros(gaps[None], strangers[None])[0]
+                if weight is not None:
+                    weight[:, slot] = ~zero
 
 
 class _Multi:

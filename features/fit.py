@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +11,10 @@ from numpy.typing import NDArray
 from features.arrow import Categories, categories, lists, numbers
 from features.boundaries import Boundaries, log_boundaries, quantile_boundaries
 from features.canonical import canonical_text
+from features.counts import NumberCounts, TextCounts
 from features.errors import DataError, SchemaError
 from features.log import Batch
+from features.parallel import ordered_map
 from features.schema import (
     BucketField,
     CategoricalField,
@@ -25,7 +28,6 @@ from features.vocabulary import Vocabulary
 DEFAULT_BUCKETS = 32
 DEFAULT_MIN_COUNT = 2
 DEFAULT_MAX_VALUES = 8
-_MERGE_VALUES = 1 << 20
 _SEEDS = 100
 _LARGEST_VALUE = float(np.finfo(np.float32).max)
 
@@ -42,13 +44,17 @@ def fit_schema(spec: Spec, batches: Iterable[Batch]) -> Schema:
     """
     learners = [_learner(field, spec) for field in spec.fields]
     rows = 0
-    for batch in batches:
-        rows += batch.table.num_rows
-        for learner in learners:
-            learner.learn(batch)
+
+    def counted(batch: Batch) -> tuple[int, list[Any]]:
+        return batch.table.num_rows, [learner.count(batch) for learner in learners]
+
+    for batch_rows, counts in ordered_map(counted, batches):
+        rows += batch_rows
+        for learner, count in zip(learners, counts, strict=True):
+            learner.learn(count)
     if rows == 0:
         raise DataError(f"{spec.data.location(spec.data.train)}: no training row")
-    fields = tuple(learner.field() for learner in learners)
+    fields = tuple(ordered_map(lambda learner: learner.field(), learners))
     return _without_collision(fields)
 
 
@@ -66,37 +72,24 @@ def _without_collision(fields: tuple[Field, ...]) -> Schema:
 
 
 class _NumericLearner:
-    """Distinct finite values and how often each occurs.
-
-    Memory grows with the distinct values; batches are merged once they reach `_MERGE_VALUES`.
-    """
+    """The finite values of a number and how often each occurs."""
 
     def __init__(self, spec: NumericSpec) -> None:
         self.spec = spec
-        self.parts: list[tuple[NDArray[np.float64], NDArray[np.int64]]] = []
+        self.counts = NumberCounts()
 
-    def learn(self, batch: Batch) -> None:
+    def count(self, batch: Batch) -> NumberCounts:
+        """Of one batch; changes nothing, so batches may be counted side by side."""
         column = numbers(batch, self.spec.name)
-        if self.spec.boundaries is None:
-            self.parts.append(np.unique(column[np.isfinite(column)], return_counts=True))
-            if sum(len(values) for values, _ in self.parts) > _MERGE_VALUES:
-                self.parts = [self.counted()]
+        return NumberCounts() if self.spec.boundaries is not None else NumberCounts.of(column)
 
-    def counted(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """All distinct values, ascending, and their counts."""
-        if len(self.parts) == 1:
-            return self.parts[0]
-        empty = (np.empty(0), np.empty(0, np.int64))
-        values = np.concatenate([values for values, _ in self.parts] or [empty[0]])
-        counts = np.concatenate([counts for _, counts in self.parts] or [empty[1]])
-        distinct, place = np.unique(values, return_inverse=True)
-        totals = np.zeros(len(distinct), np.int64)
-        np.add.at(totals, place, counts)
-        return distinct, totals
+    def learn(self, counts: NumberCounts) -> None:
+        """Take in what one batch held."""
+        self.counts.add(counts)
 
     def field(self) -> Field:
         spec = self.spec
-        values, counts = self.counted()
+        values, counts = self.counts.merged()
         if spec.encoding == "value":
             return _value_field(spec, values, counts)
         return BucketField(
@@ -148,20 +141,22 @@ class _CategoricalLearner:
         self.spec = spec
         self.separator = separator
         self.max_values = (spec.max_values or DEFAULT_MAX_VALUES) if spec.multi else 1
-        self.counts: dict[str, int] = {}
+        self.counts = TextCounts()
 
-    def learn(self, batch: Batch) -> None:
+    def count(self, batch: Batch) -> TextCounts:
+        """Of one batch; changes nothing, so batches may be counted side by side."""
         column: Categories
         if self.spec.multi:
             column = lists(batch, self.spec.name, self.separator).first(self.max_values).values
         else:
             column = categories(batch, self.spec.name)
         if self.spec.vocabulary is not None or self.spec.hash_buckets is not None:
-            return
-        counts = np.bincount(column.codes[column.codes >= 0], minlength=len(column.texts))
-        for text, count in zip(column.texts, counts.tolist(), strict=True):
-            if count:
-                self.counts[text] = self.counts.get(text, 0) + count
+            return TextCounts()
+        return TextCounts.of(column.texts, column.codes)
+
+    def learn(self, counts: TextCounts) -> None:
+        """Take in what one batch held."""
+        self.counts.add(counts)
 
     def field(self) -> Field:
         spec = self.spec
@@ -170,22 +165,20 @@ class _CategoricalLearner:
             side=spec.side,
             missing=spec.missing,
             unknown=spec.unknown or "bucket",
-            vocabulary=Vocabulary.of(self.vocabulary()),
+            vocabulary=self.vocabulary(),
             hash_buckets=spec.hash_buckets,
             multi=spec.multi,
             max_values=self.max_values,
             pooling=spec.pooling or "mean",
         )
 
-    def vocabulary(self) -> list[str]:
+    def vocabulary(self) -> Vocabulary:
         """Given, or by count descending, then by text; the rarer ones are trained as unknown."""
         spec = self.spec
         if spec.vocabulary is not None:
-            return [canonical_text(value) for value in spec.vocabulary]
+            return Vocabulary.of(canonical_text(value) for value in spec.vocabulary)
         default = 1 if spec.unknown == "reject" else DEFAULT_MIN_COUNT
-        least = spec.min_count or default
-        kept = [(-count, text) for text, count in self.counts.items() if count >= least]
-        return [text for _, text in sorted(kept)[: spec.max_size]]
+        return self.counts.most_frequent(spec.min_count or default, spec.max_size)
 
 
 def _learner(field: FieldSpec, spec: Spec) -> _NumericLearner | _CategoricalLearner:

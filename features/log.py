@@ -10,20 +10,20 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import fsspec
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet
 
+from features.delimited import Delimited
 from features.errors import DataError
 
 # What a column holds: a number, or anything else (in CSV and TSV: text).
 Kind = Literal["number", "any"]
 
 BATCH_ROWS = 65_536
-_CSV_BLOCK_BYTES = 8 << 20
 # Spreadsheets begin their files with a byte order mark, which is no part of the first name.
 _AS_TEXT = {"compression": "infer", "newline": "", "encoding": "utf-8-sig"}
 _SEPARATORS = {"csv": ",", "tsv": "\t"}
@@ -85,20 +85,21 @@ class ClickLog:
     def _read(self, path: str) -> Iterator[pa.RecordBatch]:
         form = _format_of(path)
         system, _ = fsspec.core.url_to_fs(self.location)
+        is_local = "file" in _protocols(system)
         try:
-            header: Sequence[str] = []
-            if form in _SEPARATORS:
+            if form == "parquet":
+                with system.open(path, "rb", compression="infer") as file:
+                    # A local path lets Arrow map the file.
+                    yield from self._read_parquet(path, path if is_local else file)
+            elif form in _SEPARATORS:
                 with system.open(path, "rt", **_AS_TEXT) as text:
                     header = next(csv.reader(text, delimiter=_SEPARATORS[form]), [])
-            with system.open(path, "rb", compression="infer") as file:
-                # A local path lets Arrow map the file and undo its compression.
-                source = path if "file" in _protocols(system) else file
-                if form == "parquet":
-                    yield from self._read_parquet(path, source)
-                elif form in _SEPARATORS:
-                    yield from self._read_csv(path, source, _SEPARATORS[form], header)
-                else:
-                    raise DataError(f"{path}: not a .parquet, .csv or .tsv file")
+                rows = self._delimited(path, _SEPARATORS[form], header)
+                for batch in rows.read(partial(_open, system, path)):
+                    for low in range(0, batch.num_rows, BATCH_ROWS):
+                        yield batch.slice(low, BATCH_ROWS)
+            else:
+                raise DataError(f"{path}: not a .parquet, .csv or .tsv file")
         # What Arrow and fsspec raise for a file that is missing, damaged, of another form or no
         # UTF-8; anything else is a fault of ours and keeps its traceback.
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, UnicodeError) as error:
@@ -110,30 +111,13 @@ class ClickLog:
             names = self._present(path, file.schema_arrow.names)
             yield from file.iter_batches(BATCH_ROWS, columns=names)
 
-    def _read_csv(
-        self, path: str, source: Any, separator: str, header: Sequence[str]
-    ) -> Iterator[pa.RecordBatch]:
-        names = self._present(path, header)
-        kinds = {name: self.columns.get(name, "any") for name in names}
-        convert = pa.csv.ConvertOptions(
-            # Inferring a type from the first block breaks on a later one: all else is text.
-            column_types={
-                name: pa.float64() if kind == "number" else pa.string()
-                for name, kind in kinds.items()
-            },
-            null_values=[""],
-            strings_can_be_null=True,
-            include_columns=names,
-        )
-        with pa.csv.open_csv(
-            source,
-            read_options=pa.csv.ReadOptions(block_size=_CSV_BLOCK_BYTES),
-            parse_options=pa.csv.ParseOptions(delimiter=separator, newlines_in_values=True),
-            convert_options=convert,
-        ) as reader:
-            for batch in reader:
-                for low in range(0, batch.num_rows, BATCH_ROWS):
-                    yield batch.slice(low, BATCH_ROWS)
+    def _delimited(self, path: str, separator: str, header: Sequence[str]) -> Delimited:
+        # Inferring a type from the first block breaks on a later one: all else is text.
+        types = {
+            name: pa.float64() if self.columns.get(name) == "number" else pa.string()
+            for name in self._present(path, header)
+        }
+        return Delimited(separator, header, types)
 
     def _present(self, path: str, names: Sequence[str]) -> list[str]:
         absent = [name for name in self.columns if name not in names]
@@ -169,6 +153,16 @@ class Batch:
     def place(self, row: int) -> str:
         """Where row `row` of this batch is found: for error messages."""
         return f"{self.path}: row {self.first_row + row}"
+
+
+def _open(system: Any, path: str) -> Any:
+    """The bytes of a CSV or TSV file, decompressed."""
+    if "file" not in _protocols(system):
+        return system.open(path, "rb", compression="infer")
+    if path.lower().endswith(tuple(_SEPARATORS)):
+        return pa.memory_map(path)
+    # Arrow undoes compressions that fsspec does not know.
+    return pa.input_stream(path, compression="detect")
 
 
 def _protocols(system: Any) -> tuple[str, ...]:

@@ -259,6 +259,10 @@ class Schema:
             SchemaError: two categories share a hash under this seed (code `hash_collision`), or
                 a field lists one category twice.
         """
+        return self._table
+
+    @cached_property
+    def _table(self) -> HashTable:
         hashes, indices = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
         for member in self.fields:
             if isinstance(member, CategoricalField) and len(member.vocabulary):

@@ -7,6 +7,7 @@ what the text costs, can be memory-mapped, and are only decoded when a person as
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -33,6 +34,14 @@ class Vocabulary:
         encoded = [text.encode() for text in texts]
         ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
         return cls(np.frombuffer(b"".join(encoded), np.uint8), ends)
+
+    @classmethod
+    def of_arrow(cls, texts: Any) -> Vocabulary:
+        """Vocabulary of an Arrow string array without gaps, whose layout is the same."""
+        _, ends, text = texts.buffers()
+        bounds = np.frombuffer(ends, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+        held = np.frombuffer(text or b"", np.uint8)[bounds[0] : bounds[-1]]
+        return cls(held, (bounds[1:] - bounds[0]).astype(np.int64))
 
     def __len__(self) -> int:
         return len(self.ends)

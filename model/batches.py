@@ -13,12 +13,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.rows import Rows
+from model.shuffle import shuffled, window_rows
+
 Integers = NDArray[np.int64]
 
 
-def row_batches(rows: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Shuffled row numbers, `[size]` int64 each; the last batch holds the rest."""
-    yield from torch.split(torch.randperm(rows, generator=generator), size)
+def row_batches(rows: Rows, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Shuffled row numbers, `[size]` int64 each; the last batch holds the rest.
+
+    What was read of mapped rows is given back after every window of the shuffling.
+    """
+    window = max(window_rows(rows) // size, 1)
+    for step, chosen in enumerate(torch.split(shuffled(rows, generator), size)):
+        if step % window == 0:
+            rows.release()
+        yield chosen
 
 
 class Groups:

@@ -195,8 +195,8 @@ def _bar(place: int, bar: Bar, height: float) -> Markup:
 def nice_ticks(low: float, high: float) -> list[float]:
     """Round numbers, equally far apart, at most six: from at most `low` to at least `high`."""
     spread = high - low
-    if spread <= 1e-6 * abs(high):  # one number, or as good as one
-        spread = abs(high) / 10 or 1.0
+    if spread <= max(1e-6 * abs(high), 1e-9):  # one number, or as good as one
+        spread = max(abs(high) / 10, 1e-3)
     magnitude = 10.0 ** floor(log10(spread / 4))
     step = next(m * magnitude for m in (1, 2, 5, 10) if spread <= 4.001 * m * magnitude)
     first, last = floor(low / step + 1e-9), ceil(high / step - 1e-9)

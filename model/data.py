@@ -1,11 +1,11 @@
-"""Click logs -> encoded rows in memory, and the split into training and validation rows."""
+"""Click logs -> encoded rows on disk, and the split into training and validation rows."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,55 +15,16 @@ from features.encode import Encoder
 from features.errors import DataError, FeatureError
 from features.fit import fit_schema
 from features.log import Batch, ClickLog, Kind
+from features.parallel import ordered_map
 from features.schema import SIDES, Schema
-from features.spec import NumericSpec, Spec
+from features.spec import CategoricalSpec, FieldSpec, NumericSpec, Spec
+from features.spool import Spool
 from features.table import HashTable
+from model.rows import Rows
+from model.store import RowStore
 
 VALIDATION_SHARE = 0.1
 _GROUP_SEED = 0
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Encoded rows of a click log, context slots first, then candidate slots.
-
-    Args:
-        index: `[rows, slots]` int32.
-        weight: `[rows, slots]` float32, or None when both sides are unweighted.
-        label: `[rows]` float32, 0 or 1.
-        group: `[rows]` int64, equal inside a group; None without a group column.
-        row_weight: `[rows]` float32; None without a weight column.
-    """
-
-    index: NDArray[np.int32]
-    weight: NDArray[np.float32] | None
-    label: NDArray[np.float32]
-    group: NDArray[np.int64] | None
-    row_weight: NDArray[np.float32] | None
-
-    def __len__(self) -> int:
-        return len(self.label)
-
-    def take(self, rows: NDArray[np.int64]) -> Rows:
-        """The given rows, in that order."""
-        chosen: list[Any] = [None if part is None else part[rows] for part in self.parts()]
-        return Rows(*chosen)
-
-    def counts(self, size: int) -> NDArray[np.int64]:
-        """How many rows hold each of `size` indices; padding and zero weights are not counted."""
-        held = self.index if self.weight is None else self.index[self.weight != 0]
-        return np.bincount(held.ravel(), minlength=size)
-
-    def fingerprint(self) -> str:
-        """SHA-256, in hex, of all of it."""
-        digest = hashlib.sha256()
-        for part in self.parts():
-            digest.update(b"none" if part is None else np.ascontiguousarray(part).data)
-        return digest.hexdigest()
-
-    def parts(self) -> tuple[Any, ...]:
-        """The arrays in the order of the arguments."""
-        return self.index, self.weight, self.label, self.group, self.row_weight
 
 
 @dataclass(frozen=True)
@@ -77,30 +38,45 @@ class Split:
     test: Rows | None
 
 
-def read_split(spec: Spec) -> Split:
+def read_split(spec: Spec, folder: Path | None = None) -> Split:
     """Fit the schema on the training rows and encode all parts.
 
+    Args:
+        spec: where the rows lie and what their fields are.
+        folder: where temporary files lie, without a name; default: the system's place for them.
+
     Raises:
+        OSError: there is no room for them.
         DataError: a file cannot be read, a row breaks the spec's promise, or a part that needs
             both labels lacks one.
     """
     data = spec.data
+    categories = [field.name for field in spec.fields if _is_single(field)]
     log = training_log(spec, data.train)
-    cut = None if data.valid else _cut(log, spec)
-    schema = fit_schema(spec, log.batches(stop=cut))
-    table = schema.build_table()
-    train = encode_log(spec, schema, table, log.batches(stop=cut))
-    rest = log.batches(start=cut or 0)
-    held = training_log(spec, data.valid).batches() if data.valid else rest
-    valid = encode_log(spec, schema, table, held)
-    test = None
-    if data.test:
-        test = encode_log(spec, schema, table, training_log(spec, data.test).batches())
-    for name, rows in (("training", train), ("validation", valid), ("test", test)):
+    with TemporaryFile(dir=folder) as file:
+        split = _encoded(spec, Spool(log, [*categories, data.group or ""], file), folder)
+    parts = {"training": split.train, "validation": split.valid, "test": split.test}
+    for name, rows in parts.items():
         if rows is not None and not 0 < rows.label.sum() < len(rows):
             raise DataError(
                 f"the {name} rows ({len(rows):,}) need both labels 0 and 1 in '{data.label}'"
             )
+    return split
+
+
+def _encoded(spec: Spec, log: Spool, folder: Path | None) -> Split:
+    data = spec.data
+    cut = None if data.valid else _cut(log, spec)
+    schema = fit_schema(spec, log.batches(stop=cut))
+    table = schema.build_table()
+
+    def encoded(batches: Iterator[Batch]) -> Rows:
+        return encode_log(spec, schema, table, batches, folder)
+
+    train = encoded(log.batches(stop=cut))
+    held = training_log(spec, data.valid).batches() if data.valid else log.batches(start=cut or 0)
+    valid = encoded(held)
+    test = encoded(training_log(spec, data.test).batches()) if data.test else None
     return Split(schema, table, train, valid, test)
 
 
@@ -117,21 +93,26 @@ def training_log(spec: Spec, path: str) -> ClickLog:
     return ClickLog(data.location(path), columns)
 
 
-def encode_log(spec: Spec, schema: Schema, table: HashTable, batches: Iterator[Batch]) -> Rows:
-    """All rows of some batches, encoded.
+def encode_log(
+    spec: Spec,
+    schema: Schema,
+    table: HashTable,
+    batches: Iterator[Batch],
+    folder: Path | None = None,
+) -> Rows:
+    """All rows of some batches, encoded, mapped from temporary files in `folder`.
 
     Raises:
         DataError: a label is not 0 or 1, a row weight is negative or missing, a group is missing,
             or a value is refused by its field's policy; names file and row.
+        OSError: there is no room for the files.
     """
     encoders = [Encoder(schema, side, table) for side in SIDES]
-    parts = [_encode_batch(spec, schema, encoders, batch) for batch in batches]
-    if not parts:
-        slots = sum(encoder.slots for encoder in encoders)
-        return Rows(np.empty((0, slots), np.int32), None, np.empty(0, np.float32), None, None)
-    columns = zip(*(part.parts() for part in parts), strict=True)
-    joined: list[Any] = [None if one[0] is None else np.concatenate(one) for one in columns]
-    return Rows(*joined)
+    with TemporaryFile(dir=folder) as index, TemporaryFile(dir=folder) as weight:
+        store = RowStore(index, weight)
+        for rows in ordered_map(lambda one: _encode_batch(spec, schema, encoders, one), batches):
+            store.append(rows)
+        return store.rows()
 
 
 def _encode_batch(spec: Spec, schema: Schema, encoders: list[Encoder], batch: Batch) -> Rows:
@@ -181,14 +162,16 @@ def _refuse(batch: Batch, bad: NDArray[np.bool_], message: str) -> None:
         raise DataError(f"{batch.place(int(bad.argmax()))}: {message}")
 
 
-def _cut(log: ClickLog, spec: Spec) -> int:
+def _is_single(field: FieldSpec) -> bool:
+    return isinstance(field, CategoricalSpec) and not field.multi
+
+
+def _cut(log: Spool, spec: Spec) -> int:
     """First row of the last tenth, moved on to the next group boundary."""
-    column = spec.data.group or spec.data.label
-    parts = [
-        _groups(batch, column) if spec.data.group else np.zeros(batch.table.num_rows, np.int64)
-        for batch in ClickLog(log.location, {column: log.columns[column]}).batches()
-    ]
-    group = np.concatenate([np.empty(0, np.int64), *parts])
+    group = np.zeros(log.rows, np.int64)
+    if spec.data.group:
+        parts = [_groups(batch, spec.data.group) for batch in log.batches()]
+        group = np.concatenate([group[:0], *parts])
     cut = round(len(group) * (1 - VALIDATION_SHARE))
     if spec.data.group and 0 < cut < len(group):
         boundaries = np.flatnonzero(group[cut:] != group[cut - 1 : -1])

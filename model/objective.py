@@ -17,14 +17,14 @@ from torch import Generator, Tensor
 
 from model.batches import Groups, row_batches
 from model.config import TrainConfig
-from model.data import Rows
 from model.losses import pair_logits, pairwise_loss, pointwise_loss, r_drop_loss
 from model.pairs import draw_pairs
+from model.rows import Rows
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some of the training rows as tensors, with the shapes of `model.data.Rows`."""
+    """Some of the training rows as tensors, with the shapes of `model.rows.Rows`."""
 
     index: Tensor
     weight: Tensor | None
@@ -45,7 +45,7 @@ class Objective:
     def __init__(self, config: TrainConfig, rows: Rows, generator: Generator) -> None:
         self.config = config
         self.generator = generator
-        self.rows = len(rows)
+        self.rows = rows
         self.groups: Groups | None = None
         self.paired_rows = 0
         if config.loss != "pointwise":
@@ -61,7 +61,7 @@ class Objective:
 
     def report(self) -> dict[str, float]:
         """Share of the rows that formed a pair in the epoch just seen; nothing without pairs."""
-        return {} if self.groups is None else {"pair_coverage": self.paired_rows / self.rows}
+        return {} if self.groups is None else {"pair_coverage": self.paired_rows / len(self.rows)}
 
     def __call__(self, network: Callable[..., Tensor], batch: Batch) -> Tensor:
         """Scalar loss of one batch; the network is run once, with two passes under R-Drop."""

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from features.errors import DataError
 from features.schema import SIDES, Schema
@@ -26,6 +26,7 @@ from features.spec import Spec, spec_from_json
 from features.table import HashTable
 from model.config import ModelConfig, TrainConfig, configs
 from model.deepfm import DeepFM
+from model.tensors import save_tensors
 
 SAMPLE_ROWS = 4096
 JUDGED_ROWS = 50_000
@@ -95,7 +96,7 @@ class Run:
 
 def save_run(run: Run, folder: Path, model: ModelConfig, train: TrainConfig) -> None:
     """Write the run into an existing, empty folder."""
-    save_file(run.network.state_dict(), folder / _WEIGHTS)
+    save_tensors(run.network.state_dict(), folder / _WEIGHTS)
     save_schema(run.schema, folder)
     spec = run.spec.to_json()
     spec |= {"model": dataclasses.asdict(model), "train": dataclasses.asdict(train)}

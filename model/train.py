@@ -5,26 +5,29 @@ from __future__ import annotations
 import copy
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from features.atomic import new_folder
 from features.errors import ConfigError
 from features.spec import Spec
+from model.adam import Adam
+from model.checkpoint import Checkpoint, Training, origin, told_how_to_go_on
 from model.config import TrainConfig, configs
-from model.data import Rows, Split, read_split
+from model.data import Split, read_split
 from model.deepfm import DeepFM
 from model.metrics import evaluate
 from model.objective import Batch, Objective
+from model.progress import Progress
 from model.report import REPORT_FILE, write_report
 from model.reserved import ReservedSampling
+from model.rows import Rows
 from model.run import JUDGED_ROWS, SAMPLE_ROWS, Judged, Run, Sample, save_run
 
 _EVALUATION_ROWS = 16_384
@@ -35,60 +38,50 @@ def train(spec: Spec, folder: Path | None = None) -> Path:
 
     Args:
         spec: what to learn from, and how.
-        folder: where to; default `runs/NAME-TIMESTAMP` in the working folder.
+        folder: where to; default `runs/NAME-TIMESTAMP` in the working folder. Beside it a
+            checkpoint is kept until the folder is whole; where one is found, training goes on
+            from there, with the result of a training that was never interrupted.
 
     Returns:
         The run folder.
 
     Raises:
         ConfigError: a key of `[model]` or `[train]` is wrong, or makes the loss infinite.
-        DataError: the click log cannot be read or learned from.
+        DataError: the click log cannot be read or learned from, or the checkpoint is of another
+            spec or other data.
         OutputError: the folder exists already or cannot be written.
     """
     model_config, config = configs(spec)
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     folder = folder or Path("runs") / f"{spec.name}-{stamp}"
-    with new_folder(folder) as draft:
+    with told_how_to_go_on(folder, _say), new_folder(folder) as draft:
         started = time.perf_counter()
         _say(f"reading {spec.data.location(spec.data.train)}")
-        split = read_split(spec)
+        split = read_split(spec, draft)
         _say(_summary(split, time.perf_counter() - started))
 
         torch.manual_seed(config.seed)
         network = DeepFM(split.schema, model_config)
         counts = split.train.counts(split.schema.size)
-        progress = fit(network, split, config, counts)
+        fingerprint = split.train.fingerprint()
+        checkpoint = Checkpoint(folder, origin(spec, fingerprint, split.valid.fingerprint()))
+        progress = fit(network, split, config, counts, checkpoint)
 
         run = _judged_run(spec, split, network, counts, progress)
+        run = replace(run, data_fingerprint=fingerprint)
         save_run(run, draft, model_config, config)
         write_report(run, draft / REPORT_FILE)
+    checkpoint.remove()
     _say(_report(run.metrics))
     return folder
 
 
-@dataclass
-class Progress:
-    """What the loop has seen.
-
-    Args:
-        history: one entry per epoch.
-        best_epoch: counted from 1; 0 before the first.
-        best_auc: on the validation rows; GAUC for the pairwise loss.
-        best_state: the network's weights after that epoch.
-        best_seconds: training time until then.
-        seconds: training time in all.
-    """
-
-    history: list[dict[str, float]] = field(default_factory=list)
-    best_epoch: int = 0
-    best_auc: float = -1.0
-    best_state: dict[str, Tensor] = field(default_factory=dict)
-    best_seconds: float = 0.0
-    seconds: float = 0.0
-
-
 def fit(
-    network: DeepFM, split: Split, config: TrainConfig, counts: np.ndarray[Any, Any]
+    network: DeepFM,
+    split: Split,
+    config: TrainConfig,
+    counts: np.ndarray[Any, Any],
+    checkpoint: Checkpoint | None = None,
 ) -> Progress:
     """Run epochs until the validation AUC (pairwise loss: GAUC) stops rising; keep the best."""
     generator = torch.Generator().manual_seed(config.seed)
@@ -98,8 +91,13 @@ def fit(
     objective = Objective(config, split.train, generator)
     optimizer = make_optimizer(network, config)
     progress = Progress()
-    started = time.perf_counter()
-    for epoch in range(1, config.epochs + 1):
+    if checkpoint is not None and checkpoint.file.exists():
+        checkpoint.resume(Training(network, optimizer, generator, progress))
+        _say(f"{checkpoint.file}: going on after epoch {len(progress.history)}")
+    started = time.perf_counter() - progress.seconds
+    for epoch in range(len(progress.history) + 1, config.epochs + 1):
+        if epoch - 1 - progress.best_epoch >= config.patience:
+            break
         loss = _train_epoch(network, split.train, optimizer, reserved, objective, epoch)
         logit = predict(network, split.valid)
         _check_finite(epoch, loss, logit)
@@ -119,8 +117,8 @@ def fit(
             progress.best_epoch, progress.best_auc = epoch, quality
             progress.best_state = copy.deepcopy(network.state_dict())
             progress.best_seconds = progress.seconds
-        elif epoch - progress.best_epoch >= config.patience:
-            break
+        if checkpoint is not None:
+            checkpoint.keep(Training(network, optimizer, generator, progress))
     network.load_state_dict(progress.best_state)
     return progress
 
@@ -131,7 +129,7 @@ def _quality(judged: dict[str, float], config: TrainConfig) -> float:
     return judged["gauc"] if by_group else judged["auc"]
 
 
-def make_optimizer(network: DeepFM, config: TrainConfig) -> torch.optim.Optimizer:
+def make_optimizer(network: DeepFM, config: TrainConfig) -> Adam:
     """Adam on everything; the tables with their own L2 penalty."""
     tables = [network.embedding.weight, network.linear.weight]
     rest = [network.bias, *network.deep.parameters()]
@@ -139,7 +137,7 @@ def make_optimizer(network: DeepFM, config: TrainConfig) -> torch.optim.Optimize
         {"params": tables, "weight_decay": config.embedding_l2},
         {"params": rest},
     ]
-    return torch.optim.Adam(groups, lr=config.learning_rate, fused=True)
+    return Adam(groups, lr=config.learning_rate, fused=True)
 
 
 def _train_epoch(
@@ -235,7 +233,7 @@ def _judged_run(
         table=split.table,
         network=network,
         metrics=metrics,
-        data_fingerprint=split.train.fingerprint(),
+        data_fingerprint="",
         counts=counts,
         rows=len(split.train),
         valid=valid,

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import xxhash
 
+from features import counts as counts_module
 from features import fit as fit_module
 from features import log as log_module
 from features.canonical import field_seed
@@ -226,7 +227,7 @@ def test_fitting_in_chunks_equals_fitting_at_once(
     }
     whole = fit(MIXED, **columns)
     monkeypatch.setattr(log_module, "BATCH_ROWS", 7)
-    monkeypatch.setattr(fit_module, "_MERGE_VALUES", merge)
+    monkeypatch.setattr(counts_module, "MERGED_AT", merge)
     assert fingerprint(fit_log(spec_of(tmp_path, MIXED))) == fingerprint(whole)
 
 

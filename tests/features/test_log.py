@@ -28,7 +28,7 @@ def read(location: Path | str, kinds: dict[str, Kind], **options: Any) -> list[d
 def texts(batch: Batch) -> list[str | None]:
     """Categories of the column `f`, None where missing."""
     found = categories(batch, "f")
-    return [None if code < 0 else found.texts[code] for code in found.codes]
+    return [None if code < 0 else found.texts[int(code)].as_py() for code in found.codes]
 
 
 def only(location: Path, kinds: dict[str, Kind]) -> Batch:
@@ -198,14 +198,19 @@ def test_other_columns_can_be_kept_and_absent_ones_done_without(tmp_path: Path) 
 def test_list_separator_parts_csv_cells_and_drops_empty_elements(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "a.csv", "a;b", "a|b", ";c;", ";")
     found = lists(only(path, ANY), "f", ";")
-    assert [found.values.texts[code] for code in found.values.codes] == ["a", "b", "a|b", "c"]
+    assert [found.values.texts[int(code)].as_py() for code in found.values.codes] == [
+        "a",
+        "b",
+        "a|b",
+        "c",
+    ]
     assert found.lengths.tolist() == [2, 1, 1, 0]
 
 
 def test_parquet_lists_drop_null_and_keep_empty_elements(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", [["a", None, ""], [], None, ["b"]])
     found = lists(only(path, ANY), "f", "|")
-    assert [found.values.texts[code] for code in found.values.codes] == ["a", "", "b"]
+    assert [found.values.texts[int(code)].as_py() for code in found.values.codes] == ["a", "", "b"]
     assert found.lengths.tolist() == [2, 0, 0, 1]
 
 

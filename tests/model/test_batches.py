@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.batches import Groups, row_batches
+from model.rows import Rows
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -15,7 +16,9 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def test_row_batches_hold_every_row_once() -> None:
-    batches = list(row_batches(10, 4, seeded()))
+    label = np.zeros(10, np.float32)
+    rows = Rows(np.zeros((10, 1), np.int32), None, label, None, None)
+    batches = list(row_batches(rows, 4, seeded()))
     assert [len(batch) for batch in batches] == [4, 4, 2]
     assert torch.cat(batches).sort().values.tolist() == list(range(10))
 

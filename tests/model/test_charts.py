@@ -30,7 +30,7 @@ def test_ticks_are_few_even_and_enclose_the_numbers(low: float, spread: float) -
     high = low + spread
     ticks = nice_ticks(low, high)
     assert 2 <= len(ticks) <= 6
-    slack = 1e-6 * max(abs(low), abs(high), spread)
+    slack = 1e-6 * max(abs(low), abs(high), spread) + 1e-9
     assert ticks[0] <= low + slack
     assert ticks[-1] >= high - slack
     steps = [b - a for a, b in pairwise(ticks)]

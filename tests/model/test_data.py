@@ -10,7 +10,8 @@ import pytest
 from features.errors import DataError
 from features.schema import BucketField, CategoricalField
 from features.spec import spec_from_json
-from model.data import Rows, read_split
+from model.data import read_split
+from model.rows import Rows
 from model.train import train
 from tests.model.small import small_columns, write_small
 

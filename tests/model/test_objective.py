@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from model.config import TrainConfig
-from model.data import Rows
 from model.losses import pair_logits, pairwise_loss, pointwise_loss, r_drop_loss
 from model.objective import Batch, Objective
 from model.pairs import draw_pairs
+from model.rows import Rows
 
 LABEL = torch.tensor([1.0, 0, 0, 1, 1, 0])
 GROUP = torch.tensor([1, 1, 1, 1, 2, 2])

@@ -10,7 +10,7 @@ import pytest
 from features.errors import DeepFMError
 from features.schema_file import fingerprint, load_schema
 from model.config import configs
-from model.data import Rows
+from model.rows import Rows
 from model.run import load_run, save_run
 from model.train import predict
 

@@ -17,8 +17,9 @@ from features.spec import Spec, spec_from_json
 from model.config import configs
 from model.data import Split, read_split
 from model.deepfm import DeepFM
+from model.progress import Progress
 from model.run import load_run
-from model.train import Progress, fit, predict, train
+from model.train import fit, predict, train
 from tests.model.small import small_columns, write_small
 
 RUN_FILES = {

@@ -1,0 +1,84 @@
+"""A click log parsed once: its batches in Arrow's own form in a temporary file.
+
+Fitting, cutting and encoding each go over the log; parsing text costs more than all of them. The
+file has no name, so that nothing is left of it however the process ends.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import IO
+
+import pyarrow as pa
+
+from features.log import Batch, ClickLog
+from features.parallel import ordered_map
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Where one batch came from, and where it lies in the file."""
+
+    path: str
+    first_row: int
+    rows: int
+    begin: int
+    end: int
+
+
+class Spool:
+    """The rows of a click log, as often as needed.
+
+    Args:
+        log: is read here, once.
+        categories: text columns that hold one category per row; each batch keeps every distinct
+            text of theirs once.
+        file: to write to; the reader's until it is done with the spool.
+
+    Raises:
+        DataError: as `ClickLog.batches`.
+        OSError: there is no room.
+    """
+
+    def __init__(self, log: ClickLog, categories: Collection[str], file: IO[bytes]) -> None:
+        self.location = log.location
+        self._parts: list[_Part] = []
+        self._file = file
+        for batch in ordered_map(lambda one: _coded(one, categories), log.batches()):
+            begin, table = self._file.tell(), batch.table
+            with pa.ipc.new_stream(self._file, table.schema) as writer:
+                writer.write_batch(table)
+            place = (batch.path, batch.first_row, table.num_rows, begin, self._file.tell())
+            self._parts.append(_Part(*place))
+        self._file.flush()
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return sum(part.rows for part in self._parts)
+
+    def batches(self, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
+        """As `ClickLog.batches`."""
+        row = 0
+        for part in self._parts:
+            low = max(start - row, 0)
+            high = part.rows if stop is None else min(stop - row, part.rows)
+            row += part.rows
+            if high > low:
+                raw = os.pread(self._file.fileno(), part.end - part.begin, part.begin)
+                with pa.ipc.open_stream(raw) as reader:
+                    table = reader.read_next_batch()
+                yield Batch(part.path, part.first_row + low, table.slice(low, high - low))
+
+
+def _coded(batch: Batch, categories: Collection[str]) -> Batch:
+    table = batch.table
+    columns = [
+        column.dictionary_encode() if name in categories and pa.types.is_string(column.type)
+        else column
+        for name, column in zip(table.schema.names, table.columns, strict=True)
+    ]  # fmt: skip
+    coded = pa.RecordBatch.from_arrays(columns, names=table.schema.names)
+    return Batch(batch.path, batch.first_row, coded)
