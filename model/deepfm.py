@@ -50,11 +50,23 @@ class DeepFM(nn.Module):
             index: `[rows, slots]` int32 or int64.
             weight: `[rows, slots]` float32; None for all 1.
         """
-        pooled = self.pooled_embeddings(index, weight)  # [rows, fields, dim]
-        logit: Tensor = self.linear_term(index, weight) + fm_term(pooled)  # [rows]
-        if len(self.deep):
-            logit = logit + self.deep(pooled.flatten(1)).squeeze(1)
-        return logit
+        pooled, base = self.embed(index, weight)
+        return base + self.deep_term(pooled)
+
+    def embed(self, index: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """One vector per field `[rows, fields, dim]`, and linear plus FM term `[rows]`.
+
+        The look-up without the deep term, so that two dropout passes may share it.
+        """
+        pooled = self.pooled_embeddings(index, weight)
+        return pooled, self.linear_term(index, weight) + fm_term(pooled)
+
+    def deep_term(self, pooled: Tensor) -> Tensor:
+        """The dense layers' part of the logit, `[rows]`; zero without hidden layers."""
+        if not len(self.deep):
+            return pooled.new_zeros(len(pooled))
+        deep: Tensor = self.deep(pooled.flatten(1)).squeeze(1)
+        return deep
 
     def linear_term(self, index: Tensor, weight: Tensor | None) -> Tensor:
         """First order: bias + sum of w_i x_i, `[rows]`."""
