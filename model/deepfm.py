@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from features.schema import SIDES, Schema
 from model.config import ModelConfig
+from model.dropout import Dropout
 from model.tables import SlotRuns, look_up
 
 # Whether the CPU multiplies in bfloat16, at twice the speed of float32; dense layers of few weights
@@ -85,7 +86,7 @@ def dense_layers(width: int, config: ModelConfig) -> nn.Sequential:
             layers.append(nn.BatchNorm1d(out))
         layers.append(nn.ReLU())
         if config.dropout:
-            layers.append(nn.Dropout(config.dropout))
+            layers.append(Dropout(config.dropout))
         width = out
     if layers:
         layers.append(nn.Linear(width, 1))
