@@ -21,8 +21,8 @@ from torch import Tensor
 from features.atomic import new_file
 from features.errors import DataError
 from features.spec import Spec
-from model.adam import Adam
 from model.deepfm import DeepFM
+from model.optimizer import Optimizer
 from model.progress import Progress
 from model.tensors import save_tensors
 
@@ -33,13 +33,13 @@ class Training:
 
     Args:
         network: in training.
-        optimizer: its `state_dict` is flat: name -> tensor.
+        optimizer: with what it remembers of earlier steps.
         generator: draws the order of the rows; dropout draws from torch's own.
         progress: of the epochs until now.
     """
 
     network: DeepFM
-    optimizer: Adam
+    optimizer: Optimizer
     generator: torch.Generator
     progress: Progress
 

@@ -54,7 +54,8 @@ class TrainConfig:
             the pairwise loss, which does not order rows of different groups).
         embedding_l2: strength l of the penalty 0.5 * l * ||W||^2 on the whole embedding and
             linear tables, its gradient l * W added at every step (as FuxiCTR's
-            `embedding_regularizer`).
+            `embedding_regularizer`); in a table of more rows than a batch has slots, only to the
+            rows of the batch.
         gradient_clip: largest norm of the whole gradient; 0 switches clipping off.
         reserved_rate: share of a field's training values replaced by missing, and by unknown,
             where the log itself holds fewer, so that both reserved rows are learned.

@@ -17,13 +17,13 @@ from tqdm import tqdm
 from features.atomic import new_folder
 from features.errors import ConfigError
 from features.spec import Spec
-from model.adam import Adam
 from model.checkpoint import Checkpoint, Training, origin, told_how_to_go_on
 from model.config import TrainConfig, configs
 from model.data import Split, read_split
 from model.deepfm import DeepFM
 from model.metrics import evaluate
 from model.objective import Batch, Objective
+from model.optimizer import Optimizer
 from model.progress import Progress
 from model.report import REPORT_FILE, write_report
 from model.reserved import ReservedSampling
@@ -89,7 +89,7 @@ def fit(
         split.schema, torch.from_numpy(counts), len(split.train), config.reserved_rate, generator
     )
     objective = Objective(config, split.train, generator)
-    optimizer = make_optimizer(network, config)
+    optimizer = Optimizer(network, config)
     progress = Progress()
     if checkpoint is not None and checkpoint.file.exists():
         checkpoint.resume(Training(network, optimizer, generator, progress))
@@ -129,21 +129,10 @@ def _quality(judged: dict[str, float], config: TrainConfig) -> float:
     return judged["gauc"] if by_group else judged["auc"]
 
 
-def make_optimizer(network: DeepFM, config: TrainConfig) -> Adam:
-    """Adam on everything; the tables with their own L2 penalty."""
-    tables = [network.embedding.weight, network.linear.weight]
-    rest = [network.bias, *network.deep.parameters()]
-    groups: list[dict[str, Any]] = [
-        {"params": tables, "weight_decay": config.embedding_l2},
-        {"params": rest},
-    ]
-    return Adam(groups, lr=config.learning_rate, fused=True)
-
-
 def _train_epoch(
     network: DeepFM,
     rows: Rows,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     reserved: ReservedSampling,
     objective: Objective,
     epoch: int,
@@ -170,8 +159,6 @@ def _train_epoch(
             loss = objective(network, batch)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            if clip := objective.config.gradient_clip:
-                torch.nn.utils.clip_grad_norm_(network.parameters(), clip)
             optimizer.step()
             total += loss.detach() * len(chosen)
             bar.update(len(chosen))
