@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.arrow import canonical_columns, categories, numbers
+from features.crosser import Crosser
 from features.encode import Encoder
 from features.errors import DataError, FeatureError
 from features.fit import fit_schema
@@ -124,8 +125,8 @@ def encode_log(spec: Spec, schema: Schema, table: HashTable, batches: Iterator[B
         DataError: a label is not 0 or 1, a row weight is negative or missing, a group is missing,
             or a value is refused by its field's policy; names file and row.
     """
-    encoders = [Encoder(schema, side, table) for side in SIDES]
-    parts = [_encode_batch(spec, schema, encoders, batch) for batch in batches]
+    encoders, crosser = [Encoder(schema, side, table) for side in SIDES], Crosser(schema)
+    parts = [_encode_batch(spec, schema, encoders, crosser, batch) for batch in batches]
     if not parts:
         slots = sum(encoder.slots for encoder in encoders)
         return Rows(np.empty((0, slots), np.int32), None, np.empty(0, np.float32), None, None)
@@ -134,7 +135,9 @@ def encode_log(spec: Spec, schema: Schema, table: HashTable, batches: Iterator[B
     return Rows(*joined)
 
 
-def _encode_batch(spec: Spec, schema: Schema, encoders: list[Encoder], batch: Batch) -> Rows:
+def _encode_batch(
+    spec: Spec, schema: Schema, encoders: list[Encoder], crosser: Crosser, batch: Batch
+) -> Rows:
     data, rows = spec.data, batch.table.num_rows
     encoded = []
     for encoder in encoders:
@@ -143,6 +146,7 @@ def _encode_batch(spec: Spec, schema: Schema, encoders: list[Encoder], batch: Ba
             encoded.append(encoder.encode(columns, rows))
         except FeatureError as error:
             raise DataError(f"{batch.place(error.row or 0)}: {error.message}") from error
+    crosser.fill(encoded[0], encoded[1])
     weight = None
     if any(part.weight is not None for part in encoded):
         ones = [np.ones(part.index.shape, np.float32) for part in encoded]

@@ -23,6 +23,7 @@ from model.data import Rows, Split, read_split
 from model.deepfm import DeepFM
 from model.metrics import evaluate
 from model.objective import Batch, Objective
+from model.optimizer import Optimizer
 from model.report import REPORT_FILE, write_report
 from model.reserved import ReservedSampling
 from model.run import JUDGED_ROWS, SAMPLE_ROWS, Judged, Run, Sample, save_run
@@ -96,7 +97,7 @@ def fit(
         split.schema, torch.from_numpy(counts), len(split.train), config.reserved_rate, generator
     )
     objective = Objective(config, split.train, generator)
-    optimizer = make_optimizer(network, config)
+    optimizer = Optimizer(network, config)
     progress = Progress()
     started = time.perf_counter()
     for epoch in range(1, config.epochs + 1):
@@ -131,21 +132,10 @@ def _quality(judged: dict[str, float], config: TrainConfig) -> float:
     return judged["gauc"] if by_group else judged["auc"]
 
 
-def make_optimizer(network: DeepFM, config: TrainConfig) -> torch.optim.Optimizer:
-    """Adam on everything; the tables with their own L2 penalty."""
-    tables = [network.embedding.weight, network.linear.weight]
-    rest = [network.bias, *network.deep.parameters()]
-    groups: list[dict[str, Any]] = [
-        {"params": tables, "weight_decay": config.embedding_l2},
-        {"params": rest},
-    ]
-    return torch.optim.Adam(groups, lr=config.learning_rate, fused=True)
-
-
 def _train_epoch(
     network: DeepFM,
     rows: Rows,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     reserved: ReservedSampling,
     objective: Objective,
     epoch: int,
@@ -172,8 +162,6 @@ def _train_epoch(
             loss = objective(network, batch)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            if clip := objective.config.gradient_clip:
-                torch.nn.utils.clip_grad_norm_(network.parameters(), clip)
             optimizer.step()
             total += loss.detach() * len(chosen)
             bar.update(len(chosen))

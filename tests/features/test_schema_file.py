@@ -191,7 +191,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "indices beyond the schema": move_indices,
     "pickled table": pickle_table,
     "json list": lambda folder: (folder / SCHEMA_FILE).write_text("[]"),
-    "future format": edit(lambda document: document.update(format=2)),
+    "future format": edit(lambda document: document.update(format=3)),
     "no seed": edit(lambda document: document.pop("seed")),
     "seed of another type": edit(lambda document: document.update(seed="0")),
     "homes beyond the table": edit(lambda document: document.update(homes=10**9)),
@@ -226,5 +226,5 @@ def test_a_damaged_schema_is_refused(tmp_path: Path, damage: str) -> None:
 def test_a_future_format_is_named(tmp_path: Path) -> None:
     saved(SMALL, tmp_path)
     DAMAGES["future format"](tmp_path)
-    with pytest.raises(SchemaError, match="schema format 2, this version reads 1"):
+    with pytest.raises(SchemaError, match="schema format 3, this version reads 1 and 2"):
         load_schema(tmp_path)
