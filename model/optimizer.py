@@ -36,6 +36,8 @@ class Optimizer:
             torch.optim.Adam(groups, lr=config.learning_rate, fused=True)
         ]
         if network.wide is not None:
+            # The default, said aloud: torch warns as long as nobody chose.
+            torch.sparse.check_sparse_tensor_invariants.disable()
             wide = torch.optim.Adagrad(
                 network.wide.parameters(),
                 lr=config.wide_learning_rate,
