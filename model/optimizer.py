@@ -37,7 +37,7 @@ class Optimizer:
         ]
         if network.wide is not None:
             # The default, said aloud: torch warns as long as nobody chose.
-            torch.sparse.check_sparse_tensor_invariants.disable()
+            torch.sparse.check_sparse_tensor_invariants.disable()  # type: ignore[no-untyped-call]
             wide = torch.optim.Adagrad(
                 network.wide.parameters(),
                 lr=config.wide_learning_rate,

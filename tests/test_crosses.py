@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
 from export.bundle import export_run
+from export.calibrate import Calibration
 from features.bundle import Bundle, open_bundle
 from model.data import encode_log, training_log
 from model.run import load_run
@@ -36,13 +37,11 @@ def rows(run_folder: Path, bundle: Bundle) -> list[dict[str, Any]]:
 
 
 def trained_scores(run_folder: Path, bundle: Bundle) -> NDArray[np.float64]:
-    """The network's own on the same rows, by the trainer's encoder, calibrated by Platt."""
+    """The network's own on the same rows, by the trainer's encoder, calibrated."""
     run = load_run(run_folder)
     log = training_log(run.spec, run.spec.data.train)
     encoded = encode_log(run.spec, run.schema, run.table, log.batches(stop=ROWS))
-    logit = predict(run.network, encoded).astype(np.float64)
-    fitted = bundle.manifest.calibration
-    return 1 / (1 + np.exp(-(fitted["slope"] * logit + fitted["intercept"])))
+    return Calibration(**bundle.manifest.calibration).score(predict(run.network, encoded))
 
 
 @pytest.mark.parametrize("form", ["whole", "row by row"])
@@ -73,7 +72,7 @@ def test_rank_scores_as_score_does_on_the_joined_rows(
         {"id": place, "features": {name: row[name] for name in row if name not in names}}
         for place, row in enumerate(rows)
     ]
-    joined = [context | item["features"] for item in candidates]
+    joined = [row | context for row in rows]
     scores = client.post("/score", json={"instances": joined}).json()["scores"]
     ranked = client.post("/rank", json={"context": context, "candidates": candidates}).json()
     for item in ranked["items"]:
@@ -105,7 +104,7 @@ def test_a_request_that_sends_a_cross_sends_an_unknown_field(
 ) -> None:
     plain = client.post("/score", json={"instances": rows[:2]}).json()
     sent = client.post("/score", json={"instances": [row | {name: 7} for row in rows[:2]]}).json()
-    assert sent["warnings"] == [{"field": name, "code": "unknown_field", "count": 2}]
+    assert {"field": name, "code": "unknown_field", "count": 2} in sent["warnings"]
     assert sent["scores"] == plain["scores"]
 
 

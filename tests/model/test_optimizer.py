@@ -32,6 +32,7 @@ def stepped(steps: int = 1, **options: Any) -> tuple[DeepFM, list[torch.Tensor]]
     for _ in range(steps):
         optimizer.zero_grad()
         network(ROWS).square().sum().backward()
+        assert network.wide.weight.grad is not None
         gradients.append(network.wide.weight.grad.to_dense()[:, 0])
         optimizer.step()
     return network, gradients
