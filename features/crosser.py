@@ -12,6 +12,7 @@ Rules, the same for trainer, export and service:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,7 @@ class Crosser:
 
     def __init__(self, schema: Schema) -> None:
         self._sides = [_Side(schema, side) for side in SIDES if schema.crosses_of(side)]
+        self._context_slots = schema.slots("context")
 
     def fill(self, context: Encoded, candidate: Encoded) -> None:
         """Write the crosses' indices into rows of both sides, in place.
@@ -43,6 +45,15 @@ class Crosser:
         """
         for side in self._sides:
             side.fill((context, candidate))
+
+    def fill_joined(self, index: NDArray[Any], weight: NDArray[np.float32] | None) -> None:
+        """`fill` for rows of context slots, then candidate slots, of any integer type."""
+        cut = self._context_slots
+        context, candidate = (
+            Encoded(index[:, part], None if weight is None else weight[:, part])
+            for part in (slice(0, cut), slice(cut, None))
+        )
+        self.fill(context, candidate)
 
 
 class _Side:

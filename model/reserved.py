@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from features.crosser import Crosser
-from features.encode import Encoded
 from features.schema import SIDES, CategoricalField, Schema
 
 
@@ -44,9 +42,8 @@ class ReservedSampling:
     ) -> None:
         self.generator = generator
         self.replacements: list[_Replacement] = []
-        self.context_slots = schema.slots("context")
         self.crosser = Crosser(schema) if schema.crosses else None
-        for side, begin in zip(SIDES, (0, self.context_slots), strict=True):
+        for side, begin in zip(SIDES, (0, schema.slots("context")), strict=True):
             slots = schema.first_slots(side)
             for field in schema.side(side):
                 first = schema.ranges[field.name].start
@@ -79,12 +76,6 @@ class ReservedSampling:
 
     def _cross(self, crosser: Crosser, index: Tensor, weight: Tensor | None, rows: Tensor) -> None:
         """Compute the crosses of some rows anew."""
-        changed = index[rows].numpy().astype(np.int64)
-        weights = None if weight is None else weight[rows].numpy()
-        cut = self.context_slots
-        sides = [
-            Encoded(changed[:, part], None if weights is None else weights[:, part])
-            for part in (slice(0, cut), slice(cut, None))
-        ]
-        crosser.fill(sides[0], sides[1])
-        index[rows] = torch.from_numpy(changed).to(index.dtype)
+        changed = index[rows].numpy()
+        crosser.fill_joined(changed, None if weight is None else weight[rows].numpy())
+        index[rows] = torch.from_numpy(changed)
