@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
 from export.bundle import export_run
-from export.calibrate import Calibration
 from features.bundle import Bundle, open_bundle
+from model.calibrate import Calibration
 from model.data import encode_log, training_log
 from model.run import load_run
 from model.train import predict
