@@ -28,6 +28,7 @@ from features.bundle import (
     versions,
     write_manifest,
 )
+from features.crosser import Crosser
 from features.encode import Encoded, Encoder
 from features.errors import ConfigError
 from features.schema import SIDES
@@ -170,6 +171,7 @@ def _encode_golden(run: Run, request: dict[str, Any]) -> tuple[Encoded, Encoded]
         }
         columns, _ = encoder.columns_from_values(values)
         encoded.append(encoder.encode(columns, len(rows[side])))
+    Crosser(run.schema).fill(encoded[0], encoded[1])
     return encoded[0], encoded[1]
 
 

@@ -24,7 +24,8 @@ class BundleGraph(nn.Module):
     """Network and calibration in the form that is exported.
 
     Args:
-        network: in evaluation mode; its tables are shared, not copied.
+        network: in evaluation mode; its tables are shared, not copied, but for the linear weights
+            of a network with a wide part, which are joined into one table.
         schema: the network was built for.
         calibration: applied to the logit.
     """
@@ -32,7 +33,7 @@ class BundleGraph(nn.Module):
     def __init__(self, network: DeepFM, schema: Schema, calibration: Calibration) -> None:
         super().__init__()
         self.embedding = network.embedding
-        self.linear = network.linear
+        self.linear = _linear_table(network)
         self.bias = network.bias
         self.context = SidePooling(schema, "context")
         self.candidate = SidePooling(schema, "candidate")
@@ -108,7 +109,7 @@ class SidePooling(nn.Module):
 
     def __init__(self, schema: Schema, side: Side) -> None:
         super().__init__()
-        widths = [field.slots for field in schema.side(side) if field.embedding]
+        widths = [member.slots for member in schema.members(side) if member.embedding]
         self.fields = len(widths)
         self.embedded_slots = sum(widths)
         self.runs = _runs(widths)
@@ -180,6 +181,14 @@ def folded_layers(deep: nn.Sequential) -> list[nn.Linear]:
         elif isinstance(module, nn.BatchNorm1d):
             layers[-1] = torch.nn.utils.fuse_linear_bn_eval(layers[-1], module)
     return layers
+
+
+def _linear_table(network: DeepFM) -> nn.Embedding:
+    """The linear weights of all indices."""
+    if network.wide is None:
+        return network.linear
+    weight = torch.cat([network.linear.weight, network.wide.weight])
+    return nn.Embedding(len(weight), 1, _weight=weight.detach())
 
 
 def _columns(layer: nn.Linear, columns: slice, has_bias: bool) -> nn.Linear:

@@ -25,7 +25,9 @@ from features.schema import Schema
 from features.schema_file import fingerprint, load_schema
 from features.table import HashTable
 
-BUNDLE_FORMAT = 1
+BUNDLE_FORMAT = 2
+# Format 1 knew no crosses.
+_READABLE_FORMATS = (1, 2)
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.onnx"
 MODEL_DATA_FILE = "model.onnx.data"
@@ -131,9 +133,10 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 def _read_manifest(path: Path) -> Manifest:
     document = _read_json(path / MANIFEST_FILE)
-    if document.get("format") != BUNDLE_FORMAT:
+    if document.get("format") not in _READABLE_FORMATS:
         raise BundleError(
-            f"{path}: bundle format {document.get('format')}, this version reads {BUNDLE_FORMAT}"
+            f"{path}: bundle format {document.get('format')}, "
+            f"this version reads {' and '.join(map(str, _READABLE_FORMATS))}"
         )
     try:
         manifest = msgspec.convert(document, Manifest)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from features.bundle import Bundle
+from features.cross import CrossField
 from features.schema import BucketField, CategoricalField, Field, Schema, ValueField
 
 _HEADER = ("field", "side", "kind", "indices", "missing", "unknown")
@@ -19,7 +20,7 @@ def describe(bundle: Bundle) -> str:
         "",
         *_metrics(manifest.metrics),
         "",
-        *_columns([_HEADER, *(_row(field) for field in bundle.schema.fields)]),
+        *_columns([_HEADER, *(_row(member) for member in _members(bundle.schema))]),
         "",
         *_columns(
             [
@@ -41,12 +42,20 @@ def _metrics(metrics: dict[str, dict[str, dict[str, float]]]) -> list[str]:
     return [", ".join(row) for row in rows]
 
 
-def _row(field: Field) -> tuple[str, ...]:
-    unknown = field.unknown if isinstance(field, CategoricalField) else ""
-    return (field.name, field.side, _kind(field), f"{field.size:,}", field.missing, unknown)
+def _members(schema: Schema) -> tuple[Field | CrossField, ...]:
+    return (*schema.fields, *schema.crosses)
 
 
-def _kind(field: Field) -> str:
+def _row(member: Field | CrossField) -> tuple[str, ...]:
+    missing = "" if isinstance(member, CrossField) else member.missing
+    unknown = member.unknown if isinstance(member, CategoricalField) else ""
+    return (member.name, member.side, _kind(member), f"{member.size:,}", missing, unknown)
+
+
+def _kind(field: Field | CrossField) -> str:
+    if isinstance(field, CrossField):
+        kind = "cross with embedding" if field.embedding else "cross"
+        return f"{kind} of {', '.join(field.of)}"
     if isinstance(field, BucketField):
         return f"{len(field.boundaries) + 1} buckets"
     if isinstance(field, ValueField):
@@ -64,14 +73,17 @@ def _columns(rows: list[tuple[str, ...]]) -> list[str]:
 
 
 def schema_summary(schema: Schema) -> list[dict[str, Any]]:
-    """One JSON-able entry per field, without its categories."""
-    return [
-        {
-            "name": field.name,
-            "side": field.side,
-            "kind": _kind(field),
-            "indices": field.size,
-            "missing": field.missing,
-        }
-        for field in schema.fields
-    ]
+    """One JSON-able entry per field, without its categories, and per cross."""
+    return [_summary(member) for member in _members(schema)]
+
+
+def _summary(member: Field | CrossField) -> dict[str, Any]:
+    entry = {
+        "name": member.name,
+        "side": member.side,
+        "kind": _kind(member),
+        "indices": member.size,
+    }
+    if isinstance(member, CrossField):
+        return entry | {"of": list(member.of)}
+    return entry | {"missing": member.missing}

@@ -3,7 +3,8 @@
 `features.columns` says what a canonical column is. Fields of one kind are encoded together, so that
 a thousand rows of forty fields cost a few numpy calls. No index can leave its field's range: a
 known category's index comes from the table built with the schema, everything else is computed
-inside the range.
+inside the range. The slots of crosses hold each cross's first index until `features.crosser` fills
+them, which takes both sides.
 """
 
 from __future__ import annotations
@@ -18,7 +19,14 @@ from numpy.typing import NDArray
 from features.columns import Coded, ColumnReader, Columns
 from features.errors import FeatureError
 from features.row import RowEncoder
-from features.schema import BucketField, CategoricalField, Field, Schema, Side, ValueField
+from features.schema import (
+    BucketField,
+    CategoricalField,
+    Field,
+    Schema,
+    Side,
+    ValueField,
+)
 from features.table import HashTable
 
 # Up to so many rows, value by value is faster than column by column (measured with 39 fields).
@@ -51,9 +59,12 @@ class Encoder:
         self.fields = schema.side(side)
         self.slots = schema.slots(side)
         self.is_weighted = schema.is_weighted(side)
+        slots, crosses = schema.first_slots(side), schema.crosses_of(side)
+        self._cross_slots = [slots[cross.name] for cross in crosses]
+        self._cross_first = [schema.ranges[cross.name].start for cross in crosses]
         self._reader = ColumnReader(schema, side)
         self._table = table
-        self._parts = _parts(schema, self.fields, table)
+        self._parts = _parts(schema, side, table)
         self._row = RowEncoder(schema, side, table)
 
     def encode(self, columns: Columns, rows: int) -> Encoded:
@@ -64,6 +75,8 @@ class Encoder:
                 `unknown_category`); `row` is the first such row.
         """
         index = np.empty((rows, self.slots), np.int64)
+        if self._cross_slots:
+            index[:, self._cross_slots] = self._cross_first
         weight = np.ones((rows, self.slots), np.float32) if self.is_weighted else None
         for part in self._parts:
             part.encode(columns, index, weight)
@@ -134,12 +147,13 @@ class _Part(Protocol):
     ) -> None: ...
 
 
-def _parts(schema: Schema, fields: Sequence[Field], table: HashTable) -> list[_Part]:
+def _parts(schema: Schema, side: Side, table: HashTable) -> list[_Part]:
     parts: list[_Part] = []
     buckets: list[tuple[BucketField, int, int]] = []
     single: list[tuple[CategoricalField, int, int]] = []
-    slot = 0
-    for member in fields:
+    slots = schema.first_slots(side)
+    for member in schema.side(side):
+        slot = slots[member.name]
         first = schema.ranges[member.name].start
         if isinstance(member, BucketField):
             buckets.append((member, slot, first))
@@ -149,7 +163,6 @@ def _parts(schema: Schema, fields: Sequence[Field], table: HashTable) -> list[_P
             parts.append(_Multi(member, slot, first, table))
         else:
             single.append((member, slot, first))
-        slot += member.slots
     if buckets:
         parts.append(_Buckets(buckets))
     if single:

@@ -12,6 +12,7 @@ from features.arrow import Categories, categories, lists, numbers
 from features.boundaries import Boundaries, log_boundaries, quantile_boundaries
 from features.canonical import canonical_text
 from features.counts import NumberCounts, TextCounts
+from features.cross import CrossField
 from features.errors import DataError, SchemaError
 from features.log import Batch
 from features.parallel import ordered_map
@@ -55,12 +56,26 @@ def fit_schema(spec: Spec, batches: Iterable[Batch]) -> Schema:
     if rows == 0:
         raise DataError(f"{spec.data.location(spec.data.train)}: no training row")
     fields = tuple(ordered_map(lambda learner: learner.field(), learners))
-    return _without_collision(fields)
+    return _without_collision(fields, _crosses(spec, fields))
 
 
-def _without_collision(fields: tuple[Field, ...]) -> Schema:
+def _crosses(spec: Spec, fields: tuple[Field, ...]) -> tuple[CrossField, ...]:
+    candidates = {field.name for field in fields if field.side == "candidate"}
+    return tuple(
+        CrossField(
+            name=cross.name,
+            side="context" if candidates.isdisjoint(cross.of) else "candidate",
+            of=cross.of,
+            hash_buckets=cross.hash_buckets,
+            embedding=cross.embedding,
+        )
+        for cross in spec.crosses
+    )
+
+
+def _without_collision(fields: tuple[Field, ...], crosses: tuple[CrossField, ...]) -> Schema:
     for seed in range(_SEEDS):
-        schema = Schema(fields, seed)
+        schema = Schema(fields, seed, crosses)
         try:
             schema.build_table()
         except SchemaError as error:

@@ -15,6 +15,7 @@ import numpy as np
 import xxhash
 
 from features.canonical import canonical_text
+from features.cross import CrossField
 from features.errors import FeatureError
 from features.schema import BucketField, CategoricalField, Field, Schema, Side, ValueField
 from features.table import HashTable
@@ -38,6 +39,7 @@ class RowEncoder:
     def __init__(self, schema: Schema, side: Side, table: HashTable) -> None:
         fields = schema.side(side)
         self.names = [member.name for member in fields]
+        slots = schema.first_slots(side)
         self._index: list[int] = []
         self._weight: list[float] = []
         self._steps: list[_Step] = []
@@ -50,12 +52,13 @@ class RowEncoder:
             if isinstance(member, CategoricalField) and member.multi
         ]
         for member in fields:
-            first, slot = schema.ranges[member.name].start, len(self._index)
+            first, slot = schema.ranges[member.name].start, slots[member.name]
             self._steps.append(_step(schema, member, slot, first, table))
+        for part in schema.members(side):
             # What a row of nothing but missing values holds; steps overwrite it.
-            self._index += [first] * member.slots
-            is_trained = float(member.missing != "zero")
-            self._weight += [is_trained] + [0.0] * (member.slots - 1)
+            self._index += [schema.ranges[part.name].start] * part.slots
+            is_trained = float(isinstance(part, CrossField) or part.missing != "zero")
+            self._weight += [is_trained] + [0.0] * (part.slots - 1)
 
     def encode(self, values: Sequence[Any]) -> tuple[list[int], list[float]]:
         """Indices and weights of one row, `[slots]` each.

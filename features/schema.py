@@ -5,10 +5,12 @@ Rules:
 - Every field owns one contiguous range of the fused tables. Inside it: missing first, then unknown
   (categorical without hash_buckets only), then buckets or categories. A reserved index exists only
   where its policy is `bucket`; `zero` is the field's first index with weight 0.
-- Ranges follow the order of the spec, fields without an embedding last.
+- A cross (`features.cross`) owns a range of buckets and nothing reserved; its parts are
+  single-valued categories and bucketed numbers.
+- Ranges follow the order of the spec, crosses behind the fields, whatever has no embedding last.
 - Bucket k holds `boundaries[k-1] <= x < boundaries[k]`; the end buckets are open.
-- A slot is one column of a side's index matrix: one per field, `max_values` for a multi field, in
-  spec order within the side, fields without an embedding last.
+- A slot is one column of a side's index matrix: one per field or cross, `max_values` for a multi
+  field, within the side in the order of the ranges.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from typing import Literal
 import numpy as np
 
 from features.canonical import field_seed
+from features.cross import CrossField
 from features.errors import SchemaError
 from features.table import HashTable
 from features.vocabulary import Vocabulary
@@ -198,20 +201,24 @@ class Schema:
     """All fields in spec order, and everything that follows from them.
 
     Args:
-        fields: at least one of them on the candidate side; names are unique.
+        fields: what a row holds; at least one of them on the candidate side; names are unique.
         seed: of the vocabulary hashes; fitting picks one without a collision.
+        crosses: what is derived from the fields.
     """
 
     fields: tuple[Field, ...]
     seed: int = 0
+    crosses: tuple[CrossField, ...] = ()
 
     def __post_init__(self) -> None:
-        names = [field.name for field in self.fields]
+        names = [member.name for member in self._members]
         for name in names:
             if not name or names.count(name) > 1:
                 raise SchemaError(f"field name '{name}' is empty or used twice")
         if not self.side("candidate"):
             raise SchemaError("no field is on the candidate side: there is nothing to rank")
+        for cross in self.crosses:
+            self._check_parts(cross)
         if self.size > LARGEST_TABLE:
             raise SchemaError(f"{self.size} indices: more than a table can hold ({LARGEST_TABLE})")
 
@@ -219,33 +226,63 @@ class Schema:
     def ranges(self) -> dict[str, range]:
         """The fused indices each field owns, in the order of the tables."""
         ranges, offset = {}, 0
-        for member in sorted(self.fields, key=lambda field: not field.embedding):
+        for member in self._members:
             ranges[member.name] = range(offset, offset + member.size)
             offset += member.size
         return ranges
 
     @property
     def size(self) -> int:
-        """Rows of the linear table: all indices of all fields."""
-        return sum(field.size for field in self.fields)
+        """How many indices there are: each has a linear weight."""
+        return sum(member.size for member in self._members)
 
     @property
     def embedding_size(self) -> int:
-        """Rows of the embedding table: indices of the fields that have an embedding."""
-        return sum(field.size for field in self.fields if field.embedding)
+        """Rows of the embedding table: the indices, the first ones, that have an embedding."""
+        return sum(member.size for member in self._members if member.embedding)
+
+    @cached_property
+    def _members(self) -> tuple[Field | CrossField, ...]:
+        return tuple(sorted((*self.fields, *self.crosses), key=lambda member: not member.embedding))
 
     def side(self, side: Side) -> tuple[Field, ...]:
-        """Fields of one side in the order of their slots."""
-        members = [field for field in self.fields if field.side == side]
-        return tuple(sorted(members, key=lambda field: not field.embedding))
+        """Fields of one side, without its crosses, in the order of their slots."""
+        return tuple(m for m in self.members(side) if not isinstance(m, CrossField))
+
+    def crosses_of(self, side: Side) -> tuple[CrossField, ...]:
+        """Crosses of one side in the order of their slots."""
+        return tuple(m for m in self.members(side) if isinstance(m, CrossField))
+
+    def members(self, side: Side) -> tuple[Field | CrossField, ...]:
+        """Fields and crosses of one side in the order of their slots."""
+        return tuple(member for member in self._members if member.side == side)
+
+    def first_slots(self, side: Side) -> dict[str, int]:
+        """Where the slots of each field and cross of a side begin."""
+        slots, begin = {}, 0
+        for member in self.members(side):
+            slots[member.name] = begin
+            begin += member.slots
+        return slots
 
     def slots(self, side: Side) -> int:
         """Columns of the side's index matrix."""
-        return sum(field.slots for field in self.side(side))
+        return sum(member.slots for member in self.members(side))
 
     def is_weighted(self, side: Side) -> bool:
         """Whether the side carries a weight matrix beside its index matrix."""
         return any(field.is_weighted for field in self.side(side))
+
+    def _check_parts(self, cross: CrossField) -> None:
+        fields = {member.name: member for member in self.fields}
+        parts = [fields[name] for name in cross.of if name in fields]
+        if len(parts) < len(cross.of) or not all(_may_be_crossed(part) for part in parts):
+            raise SchemaError(
+                f"cross '{cross.name}': its parts must be single-valued categorical or bucketed "
+                "numeric fields of the schema"
+            )
+        if (cross.side == "candidate") != any(part.side == "candidate" for part in parts):
+            raise SchemaError(f"cross '{cross.name}': is on another side than its parts")
 
     def text_seed(self, field: CategoricalField) -> int:
         """Seed under which the field's canonical texts are hashed."""
@@ -270,3 +307,8 @@ class Schema:
                 first = self.ranges[member.name].start + member.reserved
                 indices.append(np.arange(first, first + len(member.vocabulary)))
         return HashTable.build(np.concatenate(hashes), np.concatenate(indices))
+
+
+def _may_be_crossed(member: Field) -> bool:
+    is_multi = isinstance(member, CategoricalField) and member.multi
+    return not isinstance(member, ValueField) and not is_multi

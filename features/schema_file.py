@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from features.cross import CrossField
 from features.errors import SchemaError
 from features.schema import BucketField, CategoricalField, Field, Schema, ValueField
 from features.table import HashTable
@@ -25,7 +27,9 @@ SCHEMA_FILE = "schema.json"
 TABLE_FILE = "table.npy"
 TEXT_FILE = "vocabulary.text.npy"
 ENDS_FILE = "vocabulary.ends.npy"
-SCHEMA_FORMAT = 1
+SCHEMA_FORMAT = 2
+# Format 1 knew no crosses.
+_READABLE_FORMATS = (1, 2)
 LARGEST_INLINE = 1000
 
 _KINDS: dict[str, type[Field]] = {
@@ -53,6 +57,7 @@ def save_schema(schema: Schema, folder: Path) -> None:
         "seed": schema.seed,
         "homes": table.homes,
         "fields": _fields_to_json(schema),
+        "crosses": _crosses_to_json(schema),
     }
     (folder / SCHEMA_FILE).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
@@ -65,13 +70,14 @@ def load_schema(folder: Path) -> tuple[Schema, HashTable]:
     """
     try:
         document = json.loads((folder / SCHEMA_FILE).read_text(encoding="utf-8"))
-        if document["format"] != SCHEMA_FORMAT:
+        if document["format"] not in _READABLE_FORMATS:
             raise SchemaError(
                 f"{folder / SCHEMA_FILE}: schema format {document['format']}, "
-                f"this version reads {SCHEMA_FORMAT}"
+                f"this version reads {' and '.join(map(str, _READABLE_FORMATS))}"
             )
         fields = tuple(_fields_from_json(document["fields"], folder))
-        schema = Schema(fields, msgspec.convert(document["seed"], int))
+        crosses = msgspec.convert(document.get("crosses", []), tuple[CrossField, ...])
+        schema = Schema(fields, msgspec.convert(document["seed"], int), crosses)
         table = HashTable(_map(folder / TABLE_FILE), document["homes"])
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise SchemaError(f"{folder}: the schema cannot be read: {error!r}") from error
@@ -94,6 +100,8 @@ def fingerprint(schema: Schema) -> str:
         if isinstance(member, CategoricalField):
             digest.update(member.vocabulary.ends.astype("<i8").tobytes())
             digest.update(member.vocabulary.packed())
+    if schema.crosses:  # without any, the fingerprint is that of format 1
+        digest.update(json.dumps(_crosses_to_json(schema)).encode())
     return digest.hexdigest()
 
 
@@ -114,6 +122,10 @@ def _fields_to_json(schema: Schema) -> list[dict[str, Any]]:
                 document["vocabulary"] = list(vocabulary)
         documents.append(document)
     return documents
+
+
+def _crosses_to_json(schema: Schema) -> list[dict[str, Any]]:
+    return [asdict(cross) for cross in schema.crosses]
 
 
 def _fields_from_json(documents: list[dict[str, Any]], folder: Path) -> list[Field]:

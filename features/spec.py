@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from features.canonical import canonical_text
+from features.cross_spec import CrossSpec, check_parts
 from features.errors import ConfigError, FeatureError
 from features.schema import Policy, Pooling, Side, Transform
 
@@ -140,7 +141,11 @@ def _check_vocabulary(vocabulary: Iterable[str | int | float | bool]) -> None:
 
 FieldSpec = NumericSpec | CategoricalSpec
 
-_FIELD_TYPES: dict[str, type[FieldSpec]] = {"numeric": NumericSpec, "categorical": CategoricalSpec}
+_FIELD_TYPES: dict[str, type[FieldSpec | CrossSpec]] = {
+    "numeric": NumericSpec,
+    "categorical": CategoricalSpec,
+    "cross": CrossSpec,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +161,8 @@ class Spec:
     """A whole spec, checked.
 
     Args:
+        fields: those that have a column.
+        crosses: those that are derived from fields.
         document: the TOML as read, with overrides applied, `name` and an absolute `data.root`.
         model: the `[model]` table as written; `model.config` gives it meaning.
         train: the `[train]` table as written; `model.config` gives it meaning.
@@ -164,6 +171,7 @@ class Spec:
     name: str
     data: DataSpec
     fields: tuple[FieldSpec, ...]
+    crosses: tuple[CrossSpec, ...]
     model: Table
     train: Table
     export: ExportSpec
@@ -217,7 +225,7 @@ def spec_from_json(document: Table) -> Spec:
     name = document.get("name")
     if not isinstance(name, str) or not name or "/" in name or name.startswith("."):
         raise ConfigError("name must be a non-empty text without '/' that does not begin with '.'")
-    fields = tuple(_field(key, table) for key, table in _table(document, "fields").items())
+    fields, crosses = _fields(_table(document, "fields"))
     if not any(field.side == "candidate" for field in fields):
         raise ConfigError("no field is on the candidate side: there is nothing to rank")
     data = section(DataSpec, _table(document, "data"), "data")
@@ -228,6 +236,7 @@ def spec_from_json(document: Table) -> Spec:
         name=name,
         data=data,
         fields=fields,
+        crosses=crosses,
         model=_table(document, "model"),
         train=_table(document, "train"),
         export=section(ExportSpec, _table(document, "export"), "export"),
@@ -255,7 +264,21 @@ def section(cls: type[T], table: Table, where: str) -> T:
         raise ConfigError(f"{where}{place.rstrip('`')}: {text}") from error
 
 
-def _field(name: str, table: object) -> FieldSpec:
+def _fields(tables: Table) -> tuple[tuple[FieldSpec, ...], tuple[CrossSpec, ...]]:
+    members = [_field(name, table) for name, table in tables.items()]
+    fields = tuple(member for member in members if not isinstance(member, CrossSpec))
+    crosses = tuple(member for member in members if isinstance(member, CrossSpec))
+    crossable = [field.name for field in fields if _may_be_crossed(field)]
+    for cross in crosses:
+        check_parts(cross, crossable, tables.keys() - set(crossable))
+    return fields, crosses
+
+
+def _may_be_crossed(field: FieldSpec) -> bool:
+    return field.encoding == "bucket" if isinstance(field, NumericSpec) else not field.multi
+
+
+def _field(name: str, table: object) -> FieldSpec | CrossSpec:
     where = f"fields.{name}"
     if not isinstance(table, dict):
         raise ConfigError(f"{where} must be a table, [{where}]")

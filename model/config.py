@@ -52,11 +52,13 @@ class TrainConfig:
         epochs: at most so many passes over the training rows.
         patience: stop after so many epochs in a row without a better validation AUC (GAUC after
             the pairwise loss, which does not order rows of different groups).
+        wide_learning_rate: of the linear weights of crosses without an embedding.
         embedding_l2: strength l of the penalty 0.5 * l * ||W||^2 on the whole embedding and
-            linear tables, its gradient l * W added at every step (as FuxiCTR's
-            `embedding_regularizer`); in a table of more rows than a batch has slots, only to the
-            rows of the batch.
-        gradient_clip: largest norm of the whole gradient; 0 switches clipping off.
+            linear tables but for the wide weights, its gradient l * W added at every step (as
+            FuxiCTR's `embedding_regularizer`); in a table of more rows than a batch has slots, only
+            to the rows of the batch.
+        gradient_clip: largest norm of the whole gradient, the wide weights' left out; 0 switches
+            clipping off.
         reserved_rate: share of a field's training values replaced by missing, and by unknown,
             where the log itself holds fewer, so that both reserved rows are learned.
         seed: of initial weights, shuffling, dropout and replacement.
@@ -69,6 +71,7 @@ class TrainConfig:
     r_drop: float = 0.0
     optimizer: Literal["adam"] = "adam"
     learning_rate: float = 1e-3
+    wide_learning_rate: float = 0.2
     batch_size: int = 4096
     epochs: int = 20
     patience: int = 2
@@ -83,6 +86,7 @@ class TrainConfig:
         _require(self.group_rows >= 2, "group_rows must be at least 2")
         _require(0 <= self.r_drop < inf, "r_drop must be a number from 0")
         _require(0 < self.learning_rate < inf, "learning_rate must be a number above 0")
+        _require(0 < self.wide_learning_rate < inf, "wide_learning_rate must be a number above 0")
         _require(self.batch_size >= 2, "batch_size must be at least 2")
         _require(self.epochs >= 1, "epochs must be at least 1")
         _require(self.patience >= 1, "patience must be at least 1")

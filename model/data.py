@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.arrow import canonical_columns, categories, numbers
+from features.crosser import Crosser
 from features.encode import Encoder
 from features.errors import DataError, FeatureError
 from features.fit import fit_schema
@@ -107,15 +108,20 @@ def encode_log(
             or a value is refused by its field's policy; names file and row.
         OSError: there is no room for the files.
     """
-    encoders = [Encoder(schema, side, table) for side in SIDES]
+    encoders, crosser = [Encoder(schema, side, table) for side in SIDES], Crosser(schema)
     with TemporaryFile(dir=folder) as index, TemporaryFile(dir=folder) as weight:
         store = RowStore(index, weight)
-        for rows in ordered_map(lambda one: _encode_batch(spec, schema, encoders, one), batches):
+        encoded = ordered_map(
+            lambda batch: _encode_batch(spec, schema, encoders, crosser, batch), batches
+        )
+        for rows in encoded:
             store.append(rows)
         return store.rows()
 
 
-def _encode_batch(spec: Spec, schema: Schema, encoders: list[Encoder], batch: Batch) -> Rows:
+def _encode_batch(
+    spec: Spec, schema: Schema, encoders: list[Encoder], crosser: Crosser, batch: Batch
+) -> Rows:
     data, rows = spec.data, batch.table.num_rows
     encoded = []
     for encoder in encoders:
@@ -124,6 +130,7 @@ def _encode_batch(spec: Spec, schema: Schema, encoders: list[Encoder], batch: Ba
             encoded.append(encoder.encode(columns, rows))
         except FeatureError as error:
             raise DataError(f"{batch.place(error.row or 0)}: {error.message}") from error
+    crosser.fill(encoded[0], encoded[1])
     weight = None
     if any(part.weight is not None for part in encoded):
         ones = [np.ones(part.index.shape, np.float32) for part in encoded]

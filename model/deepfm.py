@@ -2,8 +2,10 @@
 
 Source: Guo et al. 2017, "DeepFM: A Factorization-Machine based Neural Network for CTR Prediction".
 A batch is one integer matrix: the context slots, then the candidate slots, each side in the order
-of `Schema.side`. Weights multiply first and second order alike, and a multi field's slots are
-summed before the FM, so that every field brings exactly one vector.
+of `Schema.members`. Weights multiply first and second order alike, and a multi field's slots are
+summed before the FM, so that every field brings exactly one vector. Indices without an embedding
+have a linear weight alone: the wide part of Cheng et al. 2016, "Wide & Deep Learning for
+Recommender Systems". Those weights lie in a table of their own, because they are learned apart.
 """
 
 from __future__ import annotations
@@ -32,19 +34,29 @@ class DeepFM(nn.Module):
         config: the sizes.
     """
 
+    embedded_slots: Tensor
+    wide_slots: Tensor
+
     def __init__(self, schema: Schema, config: ModelConfig) -> None:
         super().__init__()
         places = slot_fields(schema)
-        self.slot_count = len(places)
-        self.slots = SlotRuns(places)
+        embedded = [slot for slot, place in enumerate(places) if place >= 0]
+        wide = [slot for slot, place in enumerate(places) if place < 0]
+        self.slots = SlotRuns([places[slot] for slot in embedded])
+        self.register_buffer("embedded_slots", torch.tensor(embedded), persistent=False)
+        self.register_buffer("wide_slots", torch.tensor(wide, dtype=torch.int64), persistent=False)
         self.embedding = nn.Embedding(schema.embedding_size, config.embedding_dim)
-        self.linear = nn.Embedding(schema.size, 1)
+        self.linear = nn.Embedding(schema.embedding_size, 1)
+        wide_size = schema.size - schema.embedding_size
+        self.wide = nn.Embedding(wide_size, 1, sparse=True) if wide_size else None
         self.bias = nn.Parameter(torch.zeros(()))
         self.deep = dense_layers(self.slots.fields * config.embedding_dim, config)
         weights = sum(parameter.numel() for parameter in self.deep.parameters())
         self.uses_bf16 = HAS_BF16 and weights >= BF16_FROM_WEIGHTS
         nn.init.normal_(self.embedding.weight, std=config.init_std)
         nn.init.zeros_(self.linear.weight)
+        if self.wide is not None:
+            nn.init.zeros_(self.wide.weight)
 
     def forward(self, index: Tensor, weight: Tensor | None = None, passes: int = 1) -> Tensor:
         """Logits `[passes * rows]` float32, pass after pass.
@@ -59,8 +71,20 @@ class DeepFM(nn.Module):
 
     def embed(self, index: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """One vector per field `[rows, fields, dim]`, and linear plus FM term `[rows]`."""
+        bias: Tensor = self.bias
+        if self.wide is not None:
+            bias = bias + self.wide_term(index, weight)
+            index = index[:, self.embedded_slots]
+            weight = None if weight is None else weight[:, self.embedded_slots]
         pooled, base = look_up(index, weight, self.embedding.weight, self.linear.weight, self.slots)
-        return pooled, self.bias + base
+        return pooled, bias + base
+
+    def wide_term(self, index: Tensor, weight: Tensor | None) -> Tensor:
+        """First order of the slots without an embedding, of a batch of all slots: `[rows]`."""
+        assert self.wide is not None
+        wide: Tensor = self.wide(index[:, self.wide_slots] - self.embedding.num_embeddings)
+        wide = wide.squeeze(2)  # [rows, wide slots]
+        return (wide if weight is None else wide * weight[:, self.wide_slots]).sum(1)
 
     def deep_term(self, pooled: Tensor, passes: int = 1) -> Tensor:
         """The dense layers' part of the logits, `[passes * rows]`; zero without hidden layers.
@@ -108,7 +132,7 @@ def slot_fields(schema: Schema) -> Sequence[int]:
     """For each slot of the batch, which vector of the deep term it adds to; -1 for none."""
     fields, place = [], 0
     for side in SIDES:
-        for member in schema.side(side):
+        for member in schema.members(side):
             fields += [place if member.embedding else -1] * member.slots
             place += int(member.embedding)
     return fields

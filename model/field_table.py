@@ -49,7 +49,8 @@ def field_rows(schema: Schema, counts: NDArray[np.int64], rows: int) -> list[Fie
         rows: number of training rows, at least 1.
     """
     table = []
-    for field, summary in zip(schema.fields, schema_summary(schema), strict=True):
+    # The summary goes on with the crosses, whose million buckets no histogram shows.
+    for field, summary in zip(schema.fields, schema_summary(schema), strict=False):
         owned = schema.ranges[field.name]
         own = counts[owned.start : owned.stop]
         table.append(

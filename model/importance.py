@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from features.crosser import Crosser
 from features.schema import SIDES, Schema
 from model.deepfm import DeepFM
 from model.metrics import auc
@@ -45,20 +46,23 @@ def permutation_importance(
     whole = auc(_logit(network, index, weight), label)
     order = random.permutation(rows)
     drops = {}
+    crosser = Crosser(schema)
     for name, columns in field_columns(schema).items():
         shuffled = _shuffled(index, columns, order)
         weights = None if weight is None else _shuffled(weight, columns, order)
+        crosser.fill_joined(shuffled, weights)  # the field moves its crosses
         drops[name] = whole - auc(_logit(network, shuffled, weights), label)
     return drops, rows
 
 
 def field_columns(schema: Schema) -> dict[str, slice]:
     """Each field's columns in a matrix of context slots, then candidate slots."""
-    columns, begin = {}, 0
-    for side in SIDES:
+    columns = {}
+    for side, begin in zip(SIDES, (0, schema.slots("context")), strict=True):
+        slots = schema.first_slots(side)
         for field in schema.side(side):
-            columns[field.name] = slice(begin, begin + field.slots)
-            begin += field.slots
+            first = begin + slots[field.name]
+            columns[field.name] = slice(first, first + field.slots)
     return columns
 
 

@@ -2,6 +2,7 @@
 
 A log often holds no missing or unknown value at all; online, one shows up on the first day. Where
 the log holds fewer than a given share, that share is topped up with random rows in every batch.
+Crosses of a replaced value are computed anew: online, a missing part moves its crosses as well.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from features.crosser import Crosser
 from features.schema import SIDES, CategoricalField, Schema
 
 
@@ -40,8 +42,9 @@ class ReservedSampling:
     ) -> None:
         self.generator = generator
         self.replacements: list[_Replacement] = []
-        slot = 0
-        for side in SIDES:
+        self.crosser = Crosser(schema) if schema.crosses else None
+        for side, begin in zip(SIDES, (0, schema.slots("context")), strict=True):
+            slots = schema.first_slots(side)
             for field in schema.side(side):
                 first = schema.ranges[field.name].start
                 reserved = [first] if field.missing == "bucket" else []
@@ -50,8 +53,8 @@ class ReservedSampling:
                 for index in reserved:
                     lacking = rate - float(counts[index]) / rows
                     if lacking > 0:
+                        slot = begin + slots[field.name]
                         self.replacements.append(_Replacement(index, slot, field.slots, lacking))
-                slot += field.slots
 
     def replace(self, index: Tensor, weight: Tensor | None) -> None:
         """Change `[rows, slots]` index and weight in place."""
@@ -59,10 +62,20 @@ class ReservedSampling:
             return
         shape = (len(index), len(self.replacements))
         draws = torch.rand(shape, generator=self.generator)
+        touched = torch.zeros(len(index), dtype=torch.bool)
         for draw, replaced in zip(draws.unbind(1), self.replacements, strict=True):
             rows = (draw < replaced.rate).nonzero().squeeze(1)
+            touched[rows] = True
             index[rows, replaced.first_slot] = replaced.index
             if weight is not None:
                 # The whole field is replaced: a multi field's other values fall away.
                 weight[rows, replaced.first_slot : replaced.first_slot + replaced.slots] = 0
                 weight[rows, replaced.first_slot] = 1
+        if self.crosser is not None:
+            self._cross(self.crosser, index, weight, touched.nonzero().squeeze(1))
+
+    def _cross(self, crosser: Crosser, index: Tensor, weight: Tensor | None, rows: Tensor) -> None:
+        """Compute the crosses of some rows anew."""
+        changed = index[rows].numpy()
+        crosser.fill_joined(changed, None if weight is None else weight[rows].numpy())
+        index[rows] = torch.from_numpy(changed)

@@ -1,9 +1,10 @@
 """The run folder: all that training leaves behind, and all that export reads; no pickle.
 
 `weights.safetensors`, the schema's files, `spec.json` (with the resolved model and train tables),
-`metrics.json`, `reference.json` (training counts per index), and as arrays the logits, labels and
-groups of the validation and test rows (for calibration), a sample of encoded training rows (for
-parity and activation ranges) and one of encoded test rows (to compare precisions on).
+`metrics.json`, `reference.json` (training counts per index of every field), and as arrays the
+logits, labels and groups of the validation and test rows (for calibration), a sample of encoded
+training rows (for parity and activation ranges) and one of encoded test rows (to compare precisions
+on).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from features.errors import DataError
-from features.schema import SIDES, Schema
+from features.schema import SIDES, Field, Schema
 from features.schema_file import load_schema, save_schema
 from features.spec import Spec, spec_from_json
 from features.table import HashTable
@@ -72,7 +73,8 @@ class Run:
     Args:
         metrics: as `metrics.json`.
         data_fingerprint: of the encoded training rows.
-        counts: `[schema.size]` int64, training rows per index.
+        counts: `[schema.size]` int64, training rows per index; those of crosses are not kept in
+            the folder, and 0 when read from it.
         rows: number of training rows.
         sample_index: `[sample, slots]` int32, encoded training rows.
         sample_weight: `[sample, slots]` float32, or None.
@@ -106,8 +108,8 @@ def save_run(run: Run, folder: Path, model: ModelConfig, train: TrainConfig) -> 
         "rows": run.rows,
         "data_fingerprint": run.data_fingerprint,
         "counts": {
-            name: run.counts[owned.start : owned.stop].tolist()
-            for name, owned in run.schema.ranges.items()
+            field.name: run.counts[_range(run.schema, field)].tolist()
+            for field in run.schema.fields
         },
     }
     _write_json(folder / "reference.json", reference, indent=None)
@@ -139,7 +141,9 @@ def load_run(folder: Path) -> Run:
         metrics = _read_json(folder / "metrics.json")
         reference = _read_json(folder / "reference.json")
         data_fingerprint, rows = reference["data_fingerprint"], reference["rows"]
-        counts = [reference["counts"][name] for name in schema.ranges]
+        counts = np.zeros(schema.size, np.int64)
+        for field in schema.fields:
+            counts[_range(schema, field)] = reference["counts"][field.name]
         valid, test = _load_judged(folder, "valid"), _load_judged(folder, "test")
         sample, weight = (_load(folder / f"sample.{part}.npy") for part in ("index", "weight"))
         judged = _load_sample(folder)
@@ -156,7 +160,7 @@ def load_run(folder: Path) -> Run:
         network=network.eval(),
         metrics=metrics,
         data_fingerprint=data_fingerprint,
-        counts=np.array([count for part in counts for count in part], np.int64),
+        counts=counts,
         rows=rows,
         valid=valid,
         test=test,
@@ -164,6 +168,11 @@ def load_run(folder: Path) -> Run:
         sample_weight=weight,
         judged=judged,
     )
+
+
+def _range(schema: Schema, field: Field) -> slice:
+    owned = schema.ranges[field.name]
+    return slice(owned.start, owned.stop)
 
 
 def _load_judged(folder: Path, name: str) -> Judged | None:

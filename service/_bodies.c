@@ -19,7 +19,7 @@
 #include "_xxh3.h"
 
 enum { CONTEXT, CANDIDATE, SIDES };
-enum { BUCKET, VALUE, CATEGORY, MULTI };
+enum { BUCKET, VALUE, CATEGORY, MULTI, CROSS };
 enum { POLICY_BUCKET, POLICY_ZERO, POLICY_REJECT };
 
 #define MOST_UNKNOWN 64
@@ -658,6 +658,10 @@ static int set_field(Reader *reader, Field *field, PyObject *described)
     for (int place = 0; place < field->slots; place++) {
         index[field->slot + place] = first;
         weight[field->slot + place] = place == 0 && field->missing != POLICY_ZERO;
+    }
+    if (field->kind == CROSS) {
+        field->name_length = -1; /* no key of a body is its name */
+        return 1;
     }
     unsigned place = name_hash(name, field->name_length) & reader->place_mask;
     while (reader->places[place])

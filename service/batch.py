@@ -78,6 +78,7 @@ def _scored(scorer: Scorer, batch: Batch, separator: str) -> pa.Table:
             encoded.append(encoder.encode(columns, rows))
         except FeatureError as error:
             raise DataError(f"{batch.place(error.row or 0)}: {error.message}") from error
+    scorer.crosser.fill(encoded[0], encoded[1])
     logit, score = scorer.score(encoded[0], encoded[1], np.arange(rows))
     kept = batch.table.select([name for name in batch.table.schema.names
                                if name not in ("logit", "score")])  # fmt: skip

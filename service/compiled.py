@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from features.cross import CrossField
+from features.crosser import Crosser
 from features.encode import Encoded
 from features.row import NUMPY_ONLY
 from features.schema import SIDES, BucketField, CategoricalField, Field, Schema, ValueField
@@ -24,7 +26,7 @@ except ImportError:
 else:
     IS_THERE = True
 
-_BUCKET, _VALUE, _CATEGORY, _MULTI = range(4)
+_BUCKET, _VALUE, _CATEGORY, _MULTI, _CROSS = range(5)
 _POLICIES = {"bucket": 0, "zero": 1, "reject": 2}
 
 
@@ -39,12 +41,13 @@ class PlainReader:
 
     def __init__(self, schema: Schema, table: HashTable, max_rows: int) -> None:
         self._max_rows = max_rows
+        self._crosser = Crosser(schema)
         self._slots = [schema.slots(side) for side in SIDES]
         self._reader = Reader(
             table.slots.data,
             table.homes,
             (schema.is_weighted("context"), schema.is_weighted("candidate")),
-            [_described(schema, member) for side in SIDES for member in schema.side(side)],
+            [_described(schema, member) for side in SIDES for member in schema.members(side)],
         )
 
     @classmethod
@@ -65,14 +68,11 @@ class PlainReader:
         return None if answer is None else self._prepared(*answer)
 
     def _prepared(self, answer: Any, *ranking: Any) -> Prepared:
-        context, candidate, unknown, truncated = answer
-        return Prepared(
-            _encoded(context, self._slots[0]),
-            _encoded(candidate, self._slots[1]),
-            unknown,
-            truncated,
-            *ranking,
+        context, candidate = (
+            _encoded(side, slots) for side, slots in zip(answer[:2], self._slots, strict=True)
         )
+        self._crosser.fill(context, candidate)
+        return Prepared(context, candidate, *answer[2:], *ranking)
 
 
 def _encoded(side: Any, slots: int) -> Encoded:
@@ -88,12 +88,16 @@ def _needs_numpy(member: Field) -> bool:
     return isinstance(member, ValueField) and member.transform in NUMPY_ONLY
 
 
-def _described(schema: Schema, member: Field) -> tuple[object, ...]:
-    """What `_bodies.Reader` takes for a field."""
-    kind, unknown, unknown_index, seed, buckets = _BUCKET, "bucket", 0, 0, 0
+def _described(schema: Schema, member: Field | CrossField) -> tuple[object, ...]:
+    """What `_bodies.Reader` takes for a field or cross."""
+    kind, missing, unknown, unknown_index, seed, buckets = _BUCKET, "bucket", "bucket", 0, 0, 0
     boundaries, numbers, is_mean = b"", (0.0, 0.0, 0.0, 1.0), False
-    first = schema.ranges[member.name].start
+    base = first = schema.ranges[member.name].start
+    if not isinstance(member, CrossField):
+        missing, base = member.missing, first + member.reserved
     match member:
+        case CrossField():
+            kind = _CROSS
         case BucketField():
             boundaries = np.array(member.boundaries, np.float64).tobytes()
         case ValueField():
@@ -111,10 +115,10 @@ def _described(schema: Schema, member: Field) -> tuple[object, ...]:
         SIDES.index(member.side),
         kind,
         member.slots,
-        _POLICIES[member.missing],
+        _POLICIES[missing],
         _POLICIES[unknown],
         first,
-        first + member.reserved,
+        base,
         unknown_index,
         seed,
         buckets,

@@ -173,9 +173,10 @@ def encode(
     try:
         encoded, truncated = encoders["context"].encode_values(context, rows[0])
         candidate, more = encoders["candidate"].encode_values(candidates, rows[1])
-        return encoded, candidate, truncated | more
     except FeatureError as error:
         raise decoder.explain(body) from error
+    model.scorer.crosser.fill(encoded, candidate)
+    return encoded, candidate, truncated | more
 
 
 async def read_body(scope: Scope, receive: Receive, most_bytes: int) -> bytes:

@@ -9,6 +9,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from features.bundle import Bundle
+from features.crosser import Crosser
 from features.encode import Encoded, Encoder
 from features.errors import BundleError, ConfigError, FeatureError
 from features.schema import SIDES, Side
@@ -54,6 +55,7 @@ class Scorer:
         self.encoders: dict[Side, Encoder] = {
             side: Encoder(bundle.schema, side, bundle.table) for side in SIDES
         }
+        self.crosser = Crosser(bundle.schema)
         self.has_context = bool(bundle.schema.side("context"))
         self.session = _load_session(bundle, provider, threads)
         self.provider = self.session.get_providers()[0]
@@ -140,9 +142,9 @@ class Scorer:
         """Rows of every field's first index; encoding none would refuse where missing is."""
         schema = self.bundle.schema
         first = [
-            schema.ranges[field.name].start
-            for field in schema.side(side)
-            for _ in range(field.slots)
+            schema.ranges[member.name].start
+            for member in schema.members(side)
+            for _ in range(member.slots)
         ]
         index = np.tile(np.array(first, np.int64), (rows, 1))
         weight = np.zeros(index.shape, np.float32) if schema.is_weighted(side) else None
@@ -160,6 +162,7 @@ class Scorer:
             columns, _ = encoder.columns_from_values(values)
             encoded.append(encoder.encode(columns, len(rows)))
         context, candidate = encoded
+        self.crosser.fill(context, candidate)
         return self.score(context, candidate, np.zeros(len(candidate.index), np.int64))[1]
 
     def _check_inputs(self) -> None:

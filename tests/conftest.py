@@ -66,6 +66,19 @@ multi = true
 max_values = 2
 pooling = "sum"
 missing = "zero"
+[fields.age_city]
+type = "cross"
+of = ["age", "city"]
+hash_buckets = 40
+embedding = true
+[fields.city_item]
+type = "cross"
+of = ["city", "item"]
+hash_buckets = 500
+[fields.item_size_age]
+type = "cross"
+of = ["item", "size", "age"]
+hash_buckets = 1000
 [model]
 embedding_dim = 4
 hidden = [8, 4]

@@ -67,7 +67,7 @@ def test_served_and_offline_scores_are_the_trainers_own(
 
 def prepared(name: str, real_data: Path, folder: Path) -> Path:
     """Folder of an example's three files."""
-    source = real_data / name.removesuffix("_buckets").removesuffix("_values")
+    source = real_data / name.removesuffix("_buckets").removesuffix("_values").removesuffix("_wide")
     return prepare(name, source, folder / "data")
 
 

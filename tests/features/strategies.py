@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
 
 from features.canonical import LARGEST_EXACT, canonical_text
+from features.cross import CrossField
 from features.schema import (
     SIDES,
     BucketField,
@@ -88,6 +90,40 @@ def schemas(draw: st.DrawFn) -> Schema:
         kinds = bucket_fields(name, side), value_fields(name, side), categorical_fields(name, side)
         fields.append(draw(st.one_of(*kinds)))
     return Schema(tuple(fields))
+
+
+def without_reject(member: Field) -> Field:
+    """The field with policies under which any value can be encoded."""
+    if isinstance(member, CategoricalField) and member.unknown == "reject":
+        member = replace(member, unknown="zero" if member.vocabulary else "bucket")
+    return replace(member, missing="bucket") if member.missing == "reject" else member
+
+
+@st.composite
+def crossed_schemas(draw: st.DrawFn) -> Schema:
+    """Two to four fields that can be crossed, maybe others, and one to four crosses."""
+    count = draw(st.integers(2, 4))
+    fields: list[Field] = []
+    for place in range(count):
+        name, side = f"part{place}", draw(st.sampled_from(SIDES)) if place else "candidate"
+        single = categorical_fields(name, side).map(
+            lambda field: replace(field, multi=False, max_values=1)
+        )
+        fields.append(draw(bucket_fields(name, side) | single))
+    fields += draw(schemas()).fields
+    names = [f"part{place}" for place in range(count)]
+    candidates = {field.name for field in fields if field.side == "candidate"}
+    crosses = []
+    for place in range(draw(st.integers(1, 4))):
+        of = tuple(draw(st.permutations(names))[: draw(st.integers(2, 3))])
+        side = "context" if candidates.isdisjoint(of) else "candidate"
+        size, embedding = draw(st.sampled_from([1, 7, 1 << 20])), draw(st.booleans())
+        crosses.append(
+            CrossField(
+                name=f"cross{place}", side=side, of=of, hash_buckets=size, embedding=embedding
+            )
+        )
+    return Schema(tuple(map(without_reject, fields)), crosses=tuple(crosses))
 
 
 def values_of(member: Field) -> st.SearchStrategy[Any]:

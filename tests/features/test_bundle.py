@@ -159,7 +159,12 @@ def test_a_listed_name_that_no_file_can_have_is_refused(path: Path, name: str) -
 @pytest.mark.parametrize("found", [BUNDLE_FORMAT + 1, None, "1"])
 def test_another_format_version_is_refused(path: Path, found: Any) -> None:
     edit(path, lambda document: document.update(format=found))
-    assert f"bundle format {found}, this version reads {BUNDLE_FORMAT}" in refusal(path)
+    assert f"bundle format {found}, this version reads 1 and {BUNDLE_FORMAT}" in refusal(path)
+
+
+def test_a_bundle_of_format_1_is_read(path: Path) -> None:
+    edit(path, lambda document: document.update(format=1))
+    assert open_bundle(path).manifest.format == 1
 
 
 def test_a_version_other_than_the_folders_is_refused(path: Path) -> None:

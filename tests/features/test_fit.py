@@ -15,6 +15,7 @@ from features import counts as counts_module
 from features import fit as fit_module
 from features import log as log_module
 from features.canonical import field_seed
+from features.cross import CrossField
 from features.errors import DataError, SchemaError
 from features.fit import fit_schema
 from features.log import ClickLog
@@ -259,3 +260,19 @@ def test_another_seed_is_drawn_when_two_categories_share_a_hash(
 def test_a_column_of_another_kind_is_refused_by_name(fit: Fit) -> None:
     with pytest.raises(DataError, match=r"column 'f' holds .*expected numbers"):
         fit(numeric(), f=["a"])
+
+
+def test_a_cross_is_on_the_candidate_side_if_any_part_is(fit: Fit) -> None:
+    context = 'type = "categorical"\nside = "context"\n'
+    schema = fit(
+        f"[fields.x]\n{context}[fields.y]\n{context}{categorical()}"
+        '[fields.xy]\ntype = "cross"\nof = ["x", "y"]\nhash_buckets = 7\n'
+        '[fields.xf]\ntype = "cross"\nof = ["x", "f"]\nembedding = true\n',
+        x=["a"], y=["b"], f=["c"],
+    )  # fmt: skip
+    assert schema.crosses == (
+        CrossField(name="xy", side="context", of=("x", "y"), hash_buckets=7),
+        CrossField(
+            name="xf", side="candidate", of=("x", "f"), hash_buckets=1 << 20, embedding=True
+        ),
+    )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from features.cross import CrossField
 from features.errors import SchemaError
 from features.schema import (
     LARGEST_TABLE,
@@ -14,6 +15,7 @@ from features.schema import (
     CategoricalField,
     Field,
     Schema,
+    Side,
     ValueField,
 )
 from features.vocabulary import Vocabulary
@@ -42,6 +44,57 @@ def test_ranges_and_slots_of_fields_without_an_embedding_come_last() -> None:
     assert schema.ranges == {"plain": range(3), "wide": range(3, 9)}
     assert (schema.size, schema.embedding_size) == (9, 3)
     assert [member.name for member in schema.side("candidate")] == ["plain", "wide"]
+
+
+def test_crosses_come_behind_the_fields_and_those_without_an_embedding_last() -> None:
+    item = CategoricalField(name="item", hash_buckets=4)
+    crosses = [
+        CrossField(
+            name=name, side="candidate", of=("plain", "item"), hash_buckets=10, embedding=embedding
+        )
+        for name, embedding in (("linear", False), ("embedded", True))
+    ]
+    schema = Schema((PLAIN, item), crosses=tuple(crosses))
+    ranges = {
+        "plain": range(3), "item": range(3, 8), "embedded": range(8, 18), "linear": range(18, 28)
+    }  # fmt: skip
+    assert schema.ranges == ranges
+    assert (schema.size, schema.embedding_size, schema.slots("candidate")) == (28, 18, 4)
+    assert schema.first_slots("candidate") == {"plain": 0, "item": 1, "embedded": 2, "linear": 3}
+    assert [member.name for member in schema.side("candidate")] == ["plain", "item"]
+    assert not schema.is_weighted("candidate")
+
+
+@pytest.mark.parametrize(
+    ("of", "side", "message"),
+    [
+        (("plain", "nothing"), "candidate", "its parts must be"),
+        (("plain", "value"), "candidate", "its parts must be"),
+        (("plain", "list"), "candidate", "its parts must be"),
+        (("plain", "x"), "candidate", "its parts must be"),
+        (("plain", "other"), "context", "on another side than its parts"),
+        (("other", "third"), "candidate", "on another side than its parts"),
+    ],
+)
+def test_a_cross_that_does_not_fit_the_fields_is_refused(
+    of: tuple[str, str], side: Side, message: str
+) -> None:
+    fields = (
+        PLAIN,
+        ValueField(name="value", minimum=0, maximum=1),
+        CategoricalField(name="list", hash_buckets=2, multi=True),
+        CategoricalField(name="other", side="context", hash_buckets=2),
+        CategoricalField(name="third", side="context", hash_buckets=2),
+    )
+    with pytest.raises(SchemaError, match=f"cross 'x': .*{message}"):
+        Schema(fields, crosses=(CrossField(name="x", side=side, of=of, hash_buckets=5),))
+
+
+def test_a_cross_cannot_have_the_name_of_a_field() -> None:
+    fields = (PLAIN, CategoricalField(name="item", hash_buckets=4))
+    cross = CrossField(name="item", side="candidate", of=("plain", "item"), hash_buckets=5)
+    with pytest.raises(SchemaError, match="'item' is empty or used twice"):
+        Schema(fields, crosses=(cross,))
 
 
 def test_reserved_indices_are_missing_then_unknown() -> None:

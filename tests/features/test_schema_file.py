@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from features.cross import CrossField
 from features.encode import Encoded, Encoder
 from features.errors import FeatureError, SchemaError
 from features.schema import SIDES, BucketField, CategoricalField, Schema, ValueField
@@ -26,7 +28,7 @@ from features.schema_file import (
 )
 from features.table import HashTable
 from features.vocabulary import Vocabulary
-from tests.features.strategies import columns_of, schemas
+from tests.features.strategies import columns_of, crossed_schemas, schemas
 
 SMALL = Schema(
     (
@@ -191,7 +193,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "indices beyond the schema": move_indices,
     "pickled table": pickle_table,
     "json list": lambda folder: (folder / SCHEMA_FILE).write_text("[]"),
-    "future format": edit(lambda document: document.update(format=2)),
+    "future format": edit(lambda document: document.update(format=3)),
     "no seed": edit(lambda document: document.pop("seed")),
     "seed of another type": edit(lambda document: document.update(seed="0")),
     "homes beyond the table": edit(lambda document: document.update(homes=10**9)),
@@ -226,5 +228,41 @@ def test_a_damaged_schema_is_refused(tmp_path: Path, damage: str) -> None:
 def test_a_future_format_is_named(tmp_path: Path) -> None:
     saved(SMALL, tmp_path)
     DAMAGES["future format"](tmp_path)
-    with pytest.raises(SchemaError, match="schema format 2, this version reads 1"):
+    with pytest.raises(SchemaError, match="schema format 3, this version reads 1 and 2"):
         load_schema(tmp_path)
+
+
+CROSSED = replace(
+    SMALL,
+    crosses=(CrossField(name="x", side="candidate", of=("age", "city"), hash_buckets=9),),
+)
+
+
+@given(crossed_schemas())
+def test_crosses_are_read_back_as_they_were(schema: Schema) -> None:
+    with TemporaryDirectory() as folder:
+        assert load_schema(saved(schema, Path(folder)))[0] == schema
+
+
+def test_a_schema_of_format_1_is_read(tmp_path: Path) -> None:
+    """As versions that knew no crosses wrote it."""
+    file = saved(SMALL, tmp_path) / SCHEMA_FILE
+    document = json.loads(file.read_text())
+    del document["crosses"]
+    file.write_text(json.dumps(document | {"format": 1}))
+    assert load_schema(tmp_path)[0] == SMALL
+
+
+@pytest.mark.parametrize(
+    "change", [{"of": ("city", "age")}, {"hash_buckets": 8}, {"embedding": True}, {"name": "y"}]
+)
+def test_the_fingerprint_tells_crosses_apart(change: dict[str, Any]) -> None:
+    changed = replace(CROSSED, crosses=(replace(CROSSED.crosses[0], **change),))
+    assert len({fingerprint(schema) for schema in (SMALL, CROSSED, changed)}) == 3
+
+
+def test_the_fingerprint_without_crosses_is_that_of_format_1() -> None:
+    """Else every bundle of format 1 would be refused."""
+    assert fingerprint(SMALL) == (
+        "0e19d21ab74a7f67af514dc8a50a4ea77275e16931933f981fa25aa423263fd1"
+    )

@@ -4,8 +4,9 @@ from itertools import combinations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from features.cross import CrossField
 from features.schema import CategoricalField, Schema, ValueField
 from features.vocabulary import Vocabulary
 from model.config import ModelConfig
@@ -122,7 +123,32 @@ def test_field_without_embedding_enters_the_linear_term_alone() -> None:
     assert list(slot_fields(schema)) == [0, -1]
     assert len(network.embedding.weight) == 5
     a, b = network(torch.tensor([[3, 6]])), network(torch.tensor([[3, 8]]))
-    torch.testing.assert_close(b - a, network.linear.weight[8] - network.linear.weight[6])
+    assert network.wide is not None
+    torch.testing.assert_close(b - a, network.wide.weight[3] - network.wide.weight[1])
+
+
+def test_a_cross_adds_its_weight_once_and_with_an_embedding_its_vector_too() -> None:
+    letters = [
+        CategoricalField(name="user", side="context", vocabulary=LETTERS),
+        CategoricalField(name="item", vocabulary=LETTERS),
+    ]
+    crosses = [
+        CrossField(
+            name=name, side="candidate", of=("user", "item"), hash_buckets=4, embedding=embedding
+        )
+        for name, embedding in (("linear", False), ("embedded", True))
+    ]
+    schema = Schema(tuple(letters), crosses=tuple(crosses))
+    network = build(schema, hidden=())
+    assert network.wide is not None
+    nn.init.normal_(network.wide.weight)
+    index = torch.tensor([[3, 8, 12, 17]])  # user, item, embedded, linear
+    assert schema.ranges["embedded"].start == 10
+    assert schema.ranges["linear"].start == 14
+    vectors, linear = network.embedding.weight[[3, 8, 12]], network.linear.weight[[3, 8, 12]].sum()
+    pairs = vectors[0] @ vectors[1] + vectors[0] @ vectors[2] + vectors[1] @ vectors[2]
+    expected = network.bias + linear + network.wide.weight[3, 0] + pairs
+    torch.testing.assert_close(network(index)[0], expected)
 
 
 @pytest.mark.parametrize(("batch_norm", "dropout"), [(False, 0.0), (True, 0.0), (True, 0.3)])

@@ -29,7 +29,8 @@ def test_every_field_has_its_columns_and_every_column_its_field(run: Run) -> Non
         "age", "income", "city", "history", "price", "size", "item", "shop", "tags",
     ]  # fmt: skip
     covered = [slot for columns in columns.values() for slot in range(columns.start, columns.stop)]
-    assert covered == list(range(run.sample_index.shape[1]))
+    crosses = {6, 13, 14}  # of the context, behind its fields; of the candidate, behind its own
+    assert covered == [s for s in range(run.sample_index.shape[1]) if s not in crosses]
 
 
 def test_field_that_decides_the_click_is_the_most_important(run: Run) -> None:

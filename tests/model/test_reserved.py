@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from features.encode import Encoder
+from features.cross import CrossField
+from features.crosser import Crosser
+from features.encode import Encoded, Encoder
 from features.schema import BucketField, CategoricalField, Schema
 from features.vocabulary import Vocabulary
 from model.config import configs
@@ -108,3 +110,22 @@ def test_reserved_rows_that_the_log_never_holds_are_trained(tmp_path: Path) -> N
 
 def test_replacement_is_repeated_by_the_generators_seed() -> None:
     assert torch.equal(replaced({})[0], replaced({})[0])
+
+
+def test_crosses_of_a_replaced_value_are_those_of_the_replacement() -> None:
+    """Online a missing part moves its crosses; in training it must as well."""
+    fields = SCHEMA.fields[:2]
+    cross = CrossField(name="x", side="candidate", of=("age", "item"), hash_buckets=1 << 20)
+    schema = Schema(fields, crosses=(cross,))
+    crosser = Crosser(schema)
+    row = np.array([[1, 5, 0]])
+    crosser.fill(Encoded(row[:, :1], None), Encoded(row[:, 1:], None))
+    index = torch.from_numpy(row).to(torch.int32).repeat(ROWS, 1)
+    counts = torch.zeros(schema.size, dtype=torch.int64)
+    sampling = ReservedSampling(schema, counts, ROWS, RATE, torch.Generator().manual_seed(0))
+    sampling.replace(index, None)
+    expected = index.numpy().astype(np.int64)
+    crosser.fill(Encoded(expected[:, :1], None), Encoded(expected[:, 1:], None))
+    assert index.dtype == torch.int32
+    np.testing.assert_array_equal(index.numpy(), expected)
+    assert len(np.unique(expected[:, 2])) >= 4  # untouched, age missing, item missing, unknown

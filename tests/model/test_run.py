@@ -46,7 +46,9 @@ def test_loaded_network_scores_as_the_trained_one(run_folder: Path) -> None:
 def test_schema_in_the_run_is_the_one_trained_with(run_folder: Path) -> None:
     run = load_run(run_folder)
     assert fingerprint(run.schema) == fingerprint(load_schema(run_folder)[0])
-    assert len(run.network.linear.weight) == run.schema.size == len(run.counts)
+    assert run.network.wide is not None
+    tables = (run.network.linear.weight, run.network.wide.weight)
+    assert sum(map(len, tables)) == run.schema.size == len(run.counts)
 
 
 def test_no_file_is_a_pickle(run_folder: Path) -> None:

@@ -13,6 +13,8 @@ import xxhash
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from features.cross import CrossField
+from features.crosser import Crosser
 from features.encode import Encoded, Encoder
 from features.schema import SIDES, BucketField, CategoricalField, Schema, ValueField
 from features.vocabulary import Vocabulary
@@ -55,7 +57,14 @@ SCHEMA = Schema(
         CategoricalField(name="marks", vocabulary=Vocabulary.of(WORDS), multi=True, max_values=2,
                          pooling="sum", unknown="zero", missing="zero"),
         CategoricalField(name="\u00fc", vocabulary=Vocabulary.of(WORDS), embedding=False),
-    )
+    ),
+    crosses=(
+        CrossField(name="hour_city", side="context", of=("hour", "city"), hash_buckets=99,
+                   embedding=True),
+        CrossField(name="new", side="candidate", of=("shop", "hour", "item"), hash_buckets=9999),
+        CrossField(name="price_item", side="candidate", of=("price", "item"), hash_buckets=1 << 20,
+                   embedding=True),
+    ),
 )  # fmt: skip
 PLAIN = Schema(
     (
@@ -138,6 +147,7 @@ class Ways:
     def __init__(self, schema: Schema) -> None:
         table = schema.build_table()
         self.encoders = {side: Encoder(schema, side, table) for side in SIDES}
+        self.crosser = Crosser(schema)
         finder = ProblemFinder(self.encoders, MOST_ROWS)
         self.model: Any = StubModel(
             score_decoder(schema, finder), rank_decoder(schema, finder), self

@@ -98,8 +98,8 @@ def test_many_rows_are_scored_in_several_runs_alike(bundle: Bundle, scorer: Scor
 
 
 def rows(schema: Schema, side: Any, count: int, random: np.random.Generator) -> Encoded:
-    """Rows of indices that the fields of a side may have."""
-    slots = [schema.ranges[field.name] for field in schema.side(side) for _ in range(field.slots)]
+    """Rows of indices that the fields and crosses of a side may have."""
+    slots = [schema.ranges[one.name] for one in schema.members(side) for _ in range(one.slots)]
     index = np.stack([random.integers(r.start, r.stop, count) for r in slots], 1)
     weight = random.random(index.shape).astype(np.float32) if schema.is_weighted(side) else None
     return Encoded(index, weight)
