@@ -52,6 +52,8 @@ class TrainConfig:
         epochs: at most so many passes over the training rows.
         patience: stop after so many epochs in a row without a better validation AUC (GAUC after
             the pairwise loss, which does not order rows of different groups).
+        learning_rate_decay: what the learning rate is multiplied by after each epoch without a
+            better validation AUC; 1 keeps it.
         wide_learning_rate: of the linear weights of crosses without an embedding.
         embedding_l2: strength l of the penalty 0.5 * l * ||W||^2 on the whole embedding and
             linear tables but for the wide weights, its gradient l * W added at every step (as
@@ -71,6 +73,7 @@ class TrainConfig:
     r_drop: float = 0.0
     optimizer: Literal["adam"] = "adam"
     learning_rate: float = 1e-3
+    learning_rate_decay: float = 0.1
     wide_learning_rate: float = 0.2
     batch_size: int = 4096
     epochs: int = 20
@@ -87,6 +90,7 @@ class TrainConfig:
         _require(0 <= self.r_drop < inf, "r_drop must be a number from 0")
         _require(0 < self.learning_rate < inf, "learning_rate must be a number above 0")
         _require(0 < self.wide_learning_rate < inf, "wide_learning_rate must be a number above 0")
+        _require(0 < self.learning_rate_decay <= 1, "learning_rate_decay must lie in (0, 1]")
         _require(self.batch_size >= 2, "batch_size must be at least 2")
         _require(self.epochs >= 1, "epochs must be at least 1")
         _require(self.patience >= 1, "patience must be at least 1")

@@ -47,6 +47,7 @@ class Optimizer:
         self.network = network
         self.config = config
         self.steps = 0
+        self.learning_rate = config.learning_rate
         tables = {"embedding": network.embedding.weight, "linear": network.linear.weight}
         most_touched = config.batch_size * len(network.embedded_slots)
         self.moments = {
@@ -80,15 +81,22 @@ class Optimizer:
             sparse = [values for _, _, _, values in touched]
             dense = [one.grad for one in self._dense_parameters() if one.grad is not None]
             clip_gradient([*sparse, *dense], self.config.gradient_clip)
-        rates = AdamRates(self.config.learning_rate, self.config.embedding_l2, self.steps)
+        rates = AdamRates(self.learning_rate, self.config.embedding_l2, self.steps)
         for weight, moments, rows, values in touched:
             adam_rows(weight, moments, rows, values, rates)
         self._step_wide()
         self.dense.step()
 
+    def slow_down(self) -> None:
+        """Multiply Adam's learning rate by the decay of the config; Adagrad's falls by itself."""
+        self._set_learning_rate(self.learning_rate * self.config.learning_rate_decay)
+
     def state_dict(self) -> dict[str, Tensor]:
         """All that the next step depends on besides the network, as flat tensors without views."""
-        state = {"steps": torch.tensor(self.steps)}
+        state = {
+            "steps": torch.tensor(self.steps),
+            "learning_rate": torch.tensor(self.learning_rate, dtype=torch.float64),
+        }
         state |= {f"{name}.moments": moments for name, moments in self.moments.items()}
         state |= {} if self.wide_sums is None else {"wide.sums": self.wide_sums}
         for number, parameter in enumerate(self._dense_parameters()):
@@ -103,6 +111,7 @@ class Optimizer:
             KeyError: a tensor is missing.
         """
         self.steps = int(state["steps"])
+        self._set_learning_rate(float(state["learning_rate"]))
         for name, moments in self.moments.items():
             moments.copy_(state[f"{name}.moments"])
         if self.wide_sums is not None:
@@ -114,6 +123,11 @@ class Optimizer:
                 for name, value in state.items()
                 if name.startswith(prefix)
             }
+
+    def _set_learning_rate(self, rate: float) -> None:
+        self.learning_rate = rate
+        for group in self.dense.param_groups:
+            group["lr"] = rate
 
     def _step_wide(self) -> None:
         wide = self.network.wide

@@ -117,6 +117,8 @@ def fit(
             progress.best_epoch, progress.best_auc = epoch, quality
             progress.best_state = copy.deepcopy(network.state_dict())
             progress.best_seconds = progress.seconds
+        else:
+            optimizer.slow_down()
         if checkpoint is not None:
             checkpoint.keep(Training(network, optimizer, generator, progress))
     network.load_state_dict(progress.best_state)

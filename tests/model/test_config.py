@@ -79,6 +79,8 @@ def test_wrong_type_is_refused_with_its_key(table: str, key: str, value: object)
         ("train", "group_rows", 1),
         ("train", "r_drop", -0.1),
         ("train", "learning_rate", 0.0),
+        ("train", "learning_rate_decay", 0.0),
+        ("train", "learning_rate_decay", 1.5),
         ("train", "batch_size", 1),
         ("train", "epochs", 0),
         ("train", "patience", 0),

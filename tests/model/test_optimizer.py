@@ -181,6 +181,28 @@ def test_state_restores_bit_for_bit(rows: int) -> None:
     assert all(torch.equal(one, other) for one, other in pairs)
 
 
+def test_slowing_down_shortens_the_next_step() -> None:
+    """Adam's first step is as long as its learning rate; large tables and small ones alike."""
+    for rows in (LARGE, SMALL):
+        network, optimizer = build(batch_size=rows, learning_rate=0.1, learning_rate_decay=0.01)
+        before = weights(network)
+        optimizer.slow_down()
+        step(network, optimizer, 0)
+        moved = [(new - old).abs().max() for new, old in zip(weights(network), before, strict=True)]
+        assert max(moved).item() == pytest.approx(0.001, rel=1e-3)
+
+
+def test_a_lower_learning_rate_is_restored() -> None:
+    network, optimizer = build(batch_size=LARGE)
+    optimizer.slow_down()
+    resumed, second = build(batch_size=LARGE)
+    second.load_state_dict(optimizer.state_dict())
+    step(network, optimizer, 0)
+    step(resumed, second, 0)
+    for one, other in zip(weights(network), weights(resumed), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_state_is_a_copy() -> None:
     network, optimizer = build(batch_size=LARGE)
     step(network, optimizer, 0)
