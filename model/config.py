@@ -54,6 +54,8 @@ class TrainConfig:
             the pairwise loss, which does not order rows of different groups).
         learning_rate_decay: what the learning rate is multiplied by after each epoch without a
             better validation AUC; 1 keeps it.
+        weight_average: what a moving average of all weights keeps of itself at a step; the average
+            is what is judged and kept. 0 judges the weights themselves.
         wide_learning_rate: of the linear weights of crosses without an embedding.
         embedding_l2: strength l of the penalty 0.5 * l * ||W||^2 on the whole embedding and
             linear tables but for the wide weights, its gradient l * W added at every step (as
@@ -74,6 +76,7 @@ class TrainConfig:
     optimizer: Literal["adam"] = "adam"
     learning_rate: float = 1e-3
     learning_rate_decay: float = 0.1
+    weight_average: float = 0.0
     wide_learning_rate: float = 0.2
     batch_size: int = 4096
     epochs: int = 20
@@ -91,6 +94,7 @@ class TrainConfig:
         _require(0 < self.learning_rate < inf, "learning_rate must be a number above 0")
         _require(0 < self.wide_learning_rate < inf, "wide_learning_rate must be a number above 0")
         _require(0 < self.learning_rate_decay <= 1, "learning_rate_decay must lie in (0, 1]")
+        _require(0 <= self.weight_average < 1, "weight_average must lie in [0, 1)")
         _require(self.batch_size >= 2, "batch_size must be at least 2")
         _require(self.epochs >= 1, "epochs must be at least 1")
         _require(self.patience >= 1, "patience must be at least 1")

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from model.average import WeightAverage
 from model.config import TrainConfig
 from model.deepfm import DeepFM
 from model.tables import IS_COMPILED, memory, summed
@@ -55,6 +56,9 @@ class Optimizer:
             for name, table in tables.items()
             if len(table) > most_touched
         }
+        self.average: WeightAverage | None = None
+        if config.weight_average:
+            self.average = WeightAverage(network, config.weight_average)
         self.wide_sums: Tensor | None = None
         if network.wide is not None:
             self.wide_sums = torch.full_like(network.wide.weight, ADAGRAD_START)
@@ -86,10 +90,17 @@ class Optimizer:
             adam_rows(weight, moments, rows, values, rates)
         self._step_wide()
         self.dense.step()
+        if self.average is not None:
+            self.average.update()
 
     def slow_down(self) -> None:
         """Multiply Adam's learning rate by the decay of the config; Adagrad's falls by itself."""
         self._set_learning_rate(self.learning_rate * self.config.learning_rate_decay)
+
+    @property
+    def judged(self) -> DeepFM:
+        """The network that is judged and kept: the average if there is one."""
+        return self.network if self.average is None else self.average.network
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that the next step depends on besides the network, as flat tensors without views."""
@@ -99,6 +110,8 @@ class Optimizer:
         }
         state |= {f"{name}.moments": moments for name, moments in self.moments.items()}
         state |= {} if self.wide_sums is None else {"wide.sums": self.wide_sums}
+        averaged = {} if self.average is None else self.average.state_dict()
+        state |= {f"average.{name}": value for name, value in averaged.items()}
         for number, parameter in enumerate(self._dense_parameters()):
             for name, value in self.dense.state[parameter].items():
                 state[f"dense.{number}.{name}"] = value
@@ -116,13 +129,11 @@ class Optimizer:
             moments.copy_(state[f"{name}.moments"])
         if self.wide_sums is not None:
             self.wide_sums.copy_(state["wide.sums"])
+        if self.average is not None:
+            self.average.load_state_dict(_part(state, "average."))
         for number, parameter in enumerate(self._dense_parameters()):
-            prefix = f"dense.{number}."
-            self.dense.state[parameter] = {
-                name.removeprefix(prefix): value.clone()
-                for name, value in state.items()
-                if name.startswith(prefix)
-            }
+            part = _part(state, f"dense.{number}.")
+            self.dense.state[parameter] = {name: value.clone() for name, value in part.items()}
 
     def _set_learning_rate(self, rate: float) -> None:
         self.learning_rate = rate
@@ -144,6 +155,10 @@ class Optimizer:
 
     def _dense_parameters(self) -> list[Parameter]:
         return [one for group in self.dense.param_groups for one in group["params"]]
+
+
+def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): value for n, value in state.items() if n.startswith(prefix)}
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def fit(
         if epoch - 1 - progress.best_epoch >= config.patience:
             break
         loss = _train_epoch(network, split.train, optimizer, reserved, objective, epoch)
-        logit = predict(network, split.valid)
+        logit = predict(optimizer.judged, split.valid)
         _check_finite(epoch, loss, logit)
         judged = _metrics(Judged(logit, split.valid.label, split.valid.group))
         progress.seconds = time.perf_counter() - started
@@ -115,7 +115,7 @@ def fit(
         quality = _quality(judged, config)
         if quality > progress.best_auc:
             progress.best_epoch, progress.best_auc = epoch, quality
-            progress.best_state = copy.deepcopy(network.state_dict())
+            progress.best_state = copy.deepcopy(optimizer.judged.state_dict())
             progress.best_seconds = progress.seconds
         else:
             optimizer.slow_down()

@@ -80,6 +80,7 @@ def test_wrong_type_is_refused_with_its_key(table: str, key: str, value: object)
         ("train", "r_drop", -0.1),
         ("train", "learning_rate", 0.0),
         ("train", "learning_rate_decay", 0.0),
+        ("train", "weight_average", 1.0),
         ("train", "learning_rate_decay", 1.5),
         ("train", "batch_size", 1),
         ("train", "epochs", 0),
