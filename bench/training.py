@@ -43,7 +43,10 @@ LIBRARIES = {  # the library itself without what it pins, then what it needs
         "deepctr-torch==0.3.0",
         "numpy pandas scikit-learn tqdm tensorboard requests",
     ),
-    "fuxictr": ("fuxictr==2.3.10", "numpy pandas scikit-learn h5py PyYAML tqdm polars pyarrow"),
+    "fuxictr": (
+        "fuxictr==2.3.10",
+        "numpy pandas scikit-learn h5py PyYAML tqdm polars pyarrow ray pydantic",
+    ),
 }
 BATCH, STEPS, WARM, EPOCH_STEPS = 4096, 20, 5, 60
 JOBS = [  # millions of rows, hidden widths, batch norm, dropout, whether an epoch is timed too
