@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,22 +11,24 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, HTMLResponse
+from msgspec.structs import asdict
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from features.description import schema_summary
+from service.admin import AdminRoutes, Keys
 from service.errors import NotReady, ServiceError, answer_to, problem_answer
-from service.models import Models, load_scorer
+from service.models import Models
 from service.openapi import components, hot_paths
+from service.owner import Owner, OwnVersions
 from service.routes import RankRoute, Receive, Scope, ScoreRoute, Send
 from service.scorer import Scorer
 from service.settings import Settings, load_settings
-from service.telemetry import Telemetry
+from service.telemetry import Telemetry, VersionCounts
 
 _SWAGGER = Path(__file__).parent / "swagger"
-_log = logging.getLogger("deepfm")
 
 
 class App(FastAPI):
@@ -35,10 +36,10 @@ class App(FastAPI):
 
     Args:
         settings: of the process.
-        scorer: ready to answer; None loads the one that the settings name at start-up.
+        owner: decides which version answers.
     """
 
-    def __init__(self, settings: Settings, scorer: Scorer | None) -> None:
+    def __init__(self, settings: Settings, owner: Owner) -> None:
         super().__init__(
             title="DeepFM service",
             description="Click probabilities and rankings.",
@@ -48,11 +49,12 @@ class App(FastAPI):
             lifespan=_lifespan,
         )
         self.settings = settings
-        self.scorer = scorer
+        self.owner = owner
         self.models = Models()
         self.telemetry = Telemetry(self.models)
         self.registry = CollectorRegistry()
         self.registry.register(self.telemetry)
+        self.registry.register(VersionCounts(owner))
         routes = (
             ScoreRoute(self.models, settings, self.telemetry),
             RankRoute(self.models, settings, self.telemetry),
@@ -81,23 +83,30 @@ class App(FastAPI):
         return document
 
 
-def create_app(settings: Settings | None = None, scorer: Scorer | None = None) -> App:
+def create_app(
+    settings: Settings | None = None, scorer: Scorer | None = None, owner: Owner | None = None
+) -> App:
     """The service as an ASGI application.
 
     Args:
         settings: default: from the environment.
         scorer: ready to answer; default: loaded at start-up, as the settings say.
+        owner: decides which version answers; default: the process itself.
 
     Raises:
         ConfigError: the environment holds a wrong option.
     """
-    app = App(settings or load_settings(), scorer)
+    settings = settings or load_settings()
+    app = App(settings, owner or OwnVersions(settings, scorer))
     app.get("/healthz", summary="Whether the process is alive")(_healthz)
     app.get("/readyz", summary="Whether it answers, and with what")(_readyz)
     app.get("/metrics", summary="Counters for Prometheus")(_metrics)
     app.get("/v1/models", summary="Loaded versions, their metrics and fields")(_models)
     app.get("/docs", include_in_schema=False)(_docs)
     app.get("/docs/{name}", include_in_schema=False)(_docs_file)
+    if settings.admin_keys_file is not None:
+        admin = AdminRoutes(Keys(settings.admin_keys_file))
+        app.post("/admin/reload", include_in_schema=False)(admin.reload)
     app.add_exception_handler(ServiceError, _problem)
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(Exception, _problem)
@@ -107,14 +116,10 @@ def create_app(settings: Settings | None = None, scorer: Scorer | None = None) -
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     assert isinstance(app, App)
-    scorer = app.scorer
-    if scorer is None:
-        # Loading holds a core for a while: the loop stays free to say that it is alive.
-        scorer = await asyncio.to_thread(load_scorer, app.settings)
-    app.models.add(scorer, app.settings.max_rows)
-    manifest = scorer.bundle.manifest
-    _log.info("%s version %d ready on %s", manifest.name, manifest.version, scorer.provider)
+    await app.owner.start(app.models)
+    following = asyncio.create_task(app.owner.follow())
     yield
+    following.cancel()
     app.models.current = None
 
 
@@ -126,12 +131,16 @@ async def _readyz(request: Request) -> dict[str, Any]:
     model = request.app.models.current
     if model is None:
         raise NotReady("no model is being served yet")
-    return {
+    answer = {
         "status": "ready",
         "model": model.name,
         "version": model.version,
         "provider": model.scorer.provider,
     }
+    refusals = request.app.owner.standing.refusals
+    if refusals:
+        answer["refused"] = [asdict(one) for one in refusals]
+    return answer
 
 
 async def _metrics(request: Request) -> Response:

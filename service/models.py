@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import parse_qs
 
-from features.bundle import open_bundle, versions
+from features.bundle import open_bundle
 from features.errors import BundleError
 from service.batcher import Batcher
 from service.bodies import BodyDecoder, rank_decoder, score_decoder
@@ -35,29 +35,20 @@ class Model:
 
 
 class Models:
-    """Loaded versions; empty until the first is ready."""
+    """Loaded versions: the one that answers; none until the first is ready."""
 
     def __init__(self) -> None:
         self.loaded: dict[int, Model] = {}
         self.current: Model | None = None
 
-    def add(self, scorer: Scorer, max_rows: int) -> None:
-        """Let a scorer that has proved itself answer from now on."""
-        manifest, schema = scorer.bundle.manifest, scorer.bundle.schema
-        finder = ProblemFinder(scorer.encoders, max_rows)
-        model = Model(
-            manifest.name,
-            manifest.version,
-            scorer,
-            Batcher(scorer, scorer.rows_per_run),
-            score_decoder(schema, finder),
-            rank_decoder(schema, finder),
-            PlainReader.of(schema, scorer.bundle.table, max_rows),
-        )
-        way = "in one compiled pass" if model.reader else "in Python"
-        _log.info("%s version %d: plain bodies are read %s", model.name, model.version, way)
-        self.loaded[model.version] = model
+    def switch(self, model: Model) -> None:
+        """Let a version answer from now on; on the event loop.
+
+        The one before is let go: requests that it has begun hold it until they are answered.
+        """
+        self.loaded = {model.version: model}
         self.current = model
+        _log.info("%s version %d answers, on %s", model.name, model.version, model.scorer.provider)
 
     def pick(self, query: bytes) -> Model:
         """The model that answers a request.
@@ -83,37 +74,41 @@ class Models:
         return model
 
 
-def load_scorer(settings: Settings) -> Scorer:
-    """Scorer of the version that the settings name, proved by its golden requests and warm.
+def load_model(settings: Settings, version: int) -> Model:
+    """A version, proved by its golden requests and warm; may be called beside the event loop.
 
     Raises:
         BundleError: there is no such version, or it fails a check.
         ConfigError: the execution provider cannot be had.
     """
-    path = bundle_path(settings)
-    bundle = open_bundle(path)
+    # The structs of earlier versions' messages are cycles, and the collector hardly ever comes.
+    gc.collect()
+    path = settings.bundle / str(version)
+    if not path.is_dir():
+        raise BundleError(f"{path}: no such version")
     threads, rows = settings.threads_per_run, settings.most_rows_per_run
-    scorer = Scorer(bundle, settings.provider, threads, rows)
+    scorer = Scorer(open_bundle(path), settings.provider, threads, rows)
     scorer.replay()
     scorer.warm_up()
-    return scorer
+    return model_of(scorer, settings.max_rows)
 
 
-def bundle_path(settings: Settings) -> Path:
-    """`ROOT/NAME/VERSION` of the settings.
-
-    Raises:
-        BundleError: no version lies there.
-    """
-    if settings.version is not None:
-        path = settings.bundle / str(settings.version)
-        if not path.is_dir():
-            raise BundleError(f"{path}: no such version")
-        return path
-    found = versions(settings.bundle)
-    if not found:
-        raise BundleError(f"{settings.bundle}: holds no version (a folder named 1, 2, ...)")
-    return settings.bundle / str(found[-1])
+def model_of(scorer: Scorer, max_rows: int) -> Model:
+    """A scorer with what surrounds it, all of one schema."""
+    manifest, schema = scorer.bundle.manifest, scorer.bundle.schema
+    finder = ProblemFinder(scorer.encoders, max_rows)
+    model = Model(
+        manifest.name,
+        manifest.version,
+        scorer,
+        Batcher(scorer, scorer.rows_per_run),
+        score_decoder(schema, finder),
+        rank_decoder(schema, finder),
+        PlainReader.of(schema, scorer.bundle.table, max_rows),
+    )
+    way = "in one compiled pass" if model.reader else "in Python"
+    _log.info("%s version %d: plain bodies are read %s", model.name, model.version, way)
+    return model
 
 
 def _version_of(query: bytes) -> str | None:

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, FilePath, ValidationError, field_validator
 
 from features.errors import ConfigError
 from service.cores import usable_cores
@@ -54,6 +54,17 @@ class Settings(BaseModel):
         ge=1,
         description="most rows of one run of the model; default: 256 per thread, "
         "more gain little on a CPU",
+    )
+    reload_poll_s: float = Field(
+        default=5.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="seconds between looks for a new version; 0 looks never",
+    )
+    admin_keys_file: FilePath | None = Field(
+        default=None,
+        description="keys that open /admin, one a line, read again when it changes; "
+        "without it there is no /admin",
     )
     grace_s: int = Field(
         default=30, ge=0, description="seconds to finish requests in after SIGTERM"

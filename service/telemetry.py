@@ -19,6 +19,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from service.models import Models
+from service.owner import Owner
 
 LATENCY_BOUNDS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -71,3 +72,25 @@ class Telemetry(Collector):
         if self.models.current is not None:
             version.add_metric([], self.models.current.version)
         yield version
+
+
+class VersionCounts(Collector):
+    """What became of versions, and which ones are refused now.
+
+    Args:
+        owner: who knows.
+    """
+
+    def __init__(self, owner: Owner) -> None:
+        self.owner = owner
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics as prometheus-client exposes them."""
+        standing = self.owner.standing
+        reloads = CounterMetricFamily("deepfm_reloads", "Versions tried", labels=["outcome"])
+        reloads.add_metric(["switched"], standing.switched)
+        reloads.add_metric(["refused"], standing.refused)
+        yield reloads
+        yield GaugeMetricFamily(
+            "deepfm_refused_versions", "Versions on disk that are refused", len(standing.refusals)
+        )

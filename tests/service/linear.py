@@ -64,17 +64,22 @@ REJECTING = Schema(
 
 
 def write_bundle(
-    folder: Path, schema: Schema = SCHEMA, shift: float = 0.0, graph_schema: Schema | None = None
+    folder: Path,
+    schema: Schema = SCHEMA,
+    shift: float = 0.0,
+    graph_schema: Schema | None = None,
+    seed: int = 0,
 ) -> Path:
     """A whole bundle at `folder` (ROOT/NAME/VERSION).
 
     Args:
         shift: added to every golden score.
         graph_schema: what the graph is made for, when not for `schema`.
+        seed: of the weights.
     """
     folder.mkdir(parents=True)
     save_schema(schema, folder)
-    model = linear_graph(graph_schema or schema)
+    model = linear_graph(graph_schema or schema, seed)
     onnx.save_model(
         model,
         str(folder / MODEL_FILE),
@@ -84,7 +89,7 @@ def write_bundle(
     )
     requests = golden_requests(schema)
     for request in requests:
-        logit = linear_logit(schema, request)
+        logit = linear_logit(schema, request, seed)
         request |= {"logits": logit.tolist(), "scores": (1 / (1 + np.exp(-logit)) + shift).tolist()}
     (folder / GOLDEN_FILE).write_text(json.dumps({"tolerance": 1e-5, "requests": requests}))
     (folder / REFERENCE_FILE).write_text(json.dumps({"rows": 1, "counts": {}}))
@@ -105,31 +110,32 @@ def write_bundle(
     return folder
 
 
-def linear_table(schema: Schema) -> NDArray[np.float32]:
+def linear_table(schema: Schema, seed: int = 0) -> NDArray[np.float32]:
     """The model's only weights: `[schema.size]`, every index another one."""
-    return np.random.default_rng(0).normal(size=schema.size).astype(np.float32)
+    return np.random.default_rng(seed).normal(size=schema.size).astype(np.float32)
 
 
-def linear_logit(schema: Schema, request: dict[str, Any]) -> NDArray[np.float32]:
+def linear_logit(schema: Schema, request: dict[str, Any], seed: int = 0) -> NDArray[np.float32]:
     """What the graph computes for a /rank body: `[candidates]`."""
     rows = {"context": [request["context"]]}
     rows["candidate"] = [item["features"] for item in request["candidates"]]
     total = np.zeros(len(rows["candidate"]), np.float32)
+    table = linear_table(schema, seed)
     for side in SIDES:
         encoder = Encoder(schema, side, schema.build_table())
         values = {f.name: [row.get(f.name) for row in rows[side]] for f in encoder.fields}
         columns, _ = encoder.columns_from_values(values)
-        total = total + _weighted_sum(schema, encoder.encode(columns, len(rows[side])))
+        total = total + _weighted_sum(encoder.encode(columns, len(rows[side])), table)
     return total
 
 
-def _weighted_sum(schema: Schema, rows: Encoded) -> NDArray[np.float32]:
-    weights = linear_table(schema)[rows.index]
+def _weighted_sum(rows: Encoded, table: NDArray[np.float32]) -> NDArray[np.float32]:
+    weights = table[rows.index]
     total: NDArray[np.float32] = (weights if rows.weight is None else weights * rows.weight).sum(1)
     return total
 
 
-def linear_graph(schema: Schema) -> onnx.ModelProto:
+def linear_graph(schema: Schema, seed: int = 0) -> onnx.ModelProto:
     """The graph of `linear_logit`, with the inputs that the bundle's contract gives."""
     nodes: list[NodeProto] = []
     inputs: list[ValueInfoProto] = []
@@ -159,7 +165,7 @@ def linear_graph(schema: Schema) -> onnx.ModelProto:
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N"]) for name in ("logit", "score")
     ]
     constants = [
-        numpy_helper.from_array(linear_table(schema), "linear"),
+        numpy_helper.from_array(linear_table(schema, seed), "linear"),
         numpy_helper.from_array(np.array([1]), "axes"),
     ]
     graph = helper.make_graph(nodes, "linear", inputs, outputs, constants)

@@ -9,57 +9,23 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-_PATIENCE_S = 30
-# Which processes a server has is Linux's to tell; the service itself runs elsewhere too (macOS).
-needs_proc = pytest.mark.skipif(
-    not Path("/proc/self/stat").exists(), reason="finds processes by /proc"
+from tests.service.processes import (
+    PATIENCE_S,
+    ROOT,
+    free_port,
+    get,
+    in_session,
+    is_ready,
+    needs_proc,
+    served,
+    wait_for,
+    workers,
 )
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
-
-
-def get(url: str, body: Any = None) -> Any:
-    data = None if body is None else json.dumps(body).encode()
-    with urllib.request.urlopen(urllib.request.Request(url, data), timeout=10) as answer:
-        return json.load(answer)
-
-
-@contextmanager
-def served(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server's process and address, once it is ready."""
-    port = free_port()
-    command = [sys.executable, "-m", "cli", "serve", str(folder), "--port", str(port), *options]
-    server = subprocess.Popen(
-        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(_PATIENCE_S * 10):
-            assert server.poll() is None, server.stderr.read() if server.stderr else ""
-            try:
-                get(f"{address}/readyz")
-                break
-            except OSError:
-                time.sleep(0.1)
-        yield server, address
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGKILL)
-        server.communicate()
 
 
 def test_serve_answers_and_ends_with_0_on_sigterm(bundle_path: Path) -> None:
@@ -67,7 +33,7 @@ def test_serve_answers_and_ends_with_0_on_sigterm(bundle_path: Path) -> None:
         answer = get(f"{address}/rank", {"candidates": [{"id": "a", "features": {"item": 3}}]})
         assert answer["items"][0]["id"] == "a"
         server.send_signal(signal.SIGTERM)
-        _, log = server.communicate(timeout=_PATIENCE_S)
+        _, log = server.communicate(timeout=PATIENCE_S)
         assert server.returncode == 0
         lines = [json.loads(line) for line in log.splitlines()]
         assert any(f"listening on {address}" in line["message"] for line in lines)
@@ -80,9 +46,9 @@ def test_a_worker_that_dies_is_replaced(bundle_path: Path) -> None:
         os.kill(before[0], signal.SIGKILL)
         wait_for(lambda: len(workers(server)) == 2 and workers(server) != before)
         # What waited in the killed worker's queue is reset; after that all are answered.
-        wait_for(lambda: all(_is_ready(f"{address}/readyz") for _ in range(10)))
+        wait_for(lambda: all(is_ready(f"{address}/readyz") for _ in range(10)))
         server.send_signal(signal.SIGTERM)
-        server.communicate(timeout=_PATIENCE_S)
+        server.communicate(timeout=PATIENCE_S)
         assert server.returncode == 0
 
 
@@ -99,7 +65,7 @@ def test_sigterm_ends_a_server_that_is_still_starting(bundle_path: Path) -> None
             time.sleep(0.5)
             server.terminate()
         for server in servers:
-            server.wait(_PATIENCE_S / 3)
+            server.wait(PATIENCE_S / 3)
             wait_for(lambda server=server: not in_session(server.pid))
     finally:
         for server in servers:
@@ -114,30 +80,6 @@ def test_workers_end_with_a_parent_that_was_killed(bundle_path: Path) -> None:
         assert len(workers(server)) == 2
         server.kill()
         wait_for(lambda: not in_session(server.pid))
-
-
-def workers(server: subprocess.Popen[str]) -> list[int]:
-    """Processes that serve."""
-    return [pid for pid in in_session(server.pid) if pid != server.pid]
-
-
-def in_session(leader: int) -> list[int]:
-    """Living processes of a session."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            state, _, _, session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
-            if int(session) == leader and state != "Z":
-                found.append(int(folder.name))
-    return found
-
-
-def wait_for(holds: Any) -> None:
-    for _ in range(_PATIENCE_S * 10):
-        if holds():
-            return
-        time.sleep(0.1)
-    raise AssertionError("not in time")
 
 
 @pytest.mark.parametrize(
@@ -180,13 +122,6 @@ def test_uvicorn_serves_the_factory_by_itself(bundle_path: Path) -> None:
     environment = os.environ | {"DEEPFM_BUNDLE": str(bundle_path.parent)}
     with subprocess.Popen([*command, "--port", port], cwd=ROOT, env=environment) as server:
         try:
-            wait_for(lambda: _is_ready(f"http://127.0.0.1:{port}/readyz"))
+            wait_for(lambda: is_ready(f"http://127.0.0.1:{port}/readyz"))
         finally:
             server.terminate()
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        return bool(get(url)["status"] == "ready")
-    except OSError:
-        return False

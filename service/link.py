@@ -1,0 +1,119 @@
+"""A worker's side: its parent decides which version answers, the worker loads it and switches."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection
+
+from features.errors import BundleError, ConfigError
+from service.errors import ServiceError
+from service.models import Model, Models, load_model
+from service.orders import Answer, Ask, Channel, Done, Drop, Load, Switch, ToWorker
+from service.owner import loaded
+from service.settings import Settings
+from service.versions import Standing
+
+
+class Link:
+    """An `Owner` that passes on what the parent decides.
+
+    Args:
+        settings: of the process.
+        connection: to the parent.
+    """
+
+    def __init__(self, settings: Settings, connection: Connection) -> None:
+        self.standing = Standing()
+        self._settings = settings
+        self._channel: Channel[ToWorker] = Channel(connection, ToWorker)
+        self._models = Models()
+        self._staged: Model | None = None
+        self._numbers = itertools.count()
+        self._asked: dict[int, asyncio.Future[Answer]] = {}
+
+    def load_first(self, version: int) -> bool:
+        """Load what this worker begins with, and tell the parent; false when it is refused."""
+        try:
+            self._staged = load_model(self._settings, version)
+        except (BundleError, ConfigError) as error:
+            self._channel.send(Done(0, error.message, is_final=isinstance(error, ConfigError)))
+            return False
+        self._channel.send(Done(0))
+        return True
+
+    async def start(self, models: Models) -> None:
+        """As `Owner.start`."""
+        self._models, self._loop = models, asyncio.get_running_loop()
+        self._switch()
+        threading.Thread(target=self._obey, daemon=True).start()
+
+    async def follow(self) -> None:
+        """As `Owner.follow`: a thread of its own does it."""
+
+    async def reload(self, wanted: int | None) -> int:
+        """As `Owner.reload`."""
+        number = next(self._numbers)
+        self._asked[number] = self._loop.create_future()
+        try:
+            self._channel.send(Ask(number, wanted))
+            answer = await self._asked[number]
+        finally:
+            del self._asked[number]
+        if answer.error:
+            raise ServiceError(answer.error, answer.status)
+        return answer.version
+
+    def _obey(self) -> None:
+        """Carry out orders, one after the other, until the parent or this process ends."""
+        # A loop that has closed raises RuntimeError; its process is ending.
+        with suppress(EOFError, OSError, RuntimeError):
+            while True:
+                self._carry_out(self._channel.receive())
+
+    def _carry_out(self, order: ToWorker) -> None:
+        match order:
+            case Load():
+                self._channel.send(Done(order.number, self._stage(order.version)))
+            case Switch():
+                self._on_loop(self._switch)
+                self._channel.send(Done(order.number))
+            case Drop():
+                self._staged = None
+            case Answer():
+                self._on_loop(lambda: self._pass_on(order))
+            case Standing():
+                self.standing = order
+
+    def _stage(self, version: int) -> str:
+        """Load a version; why it is refused, empty when it is not."""
+        self._staged = None
+        model = loaded(self._settings, version)
+        if isinstance(model, str):
+            return model
+        self._staged = model
+        return ""
+
+    def _switch(self) -> None:
+        if self._staged is not None:
+            self._models.switch(self._staged)
+        self._staged = None
+
+    def _pass_on(self, answer: Answer) -> None:
+        future = self._asked.get(answer.number)
+        if future is not None and not future.done():
+            future.set_result(answer)
+
+    def _on_loop(self, act: Callable[[], None]) -> None:
+        """Do something in one step of the event loop, and wait until it is done."""
+        is_done = threading.Event()
+
+        def step() -> None:
+            act()
+            is_done.set()
+
+        self._loop.call_soon_threadsafe(step)
+        is_done.wait()

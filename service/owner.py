@@ -1,0 +1,126 @@
+"""Who decides which version answers: the serving process itself, where there is no parent."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import Protocol
+
+from features.errors import BundleError, DeepFMError
+from service.models import Model, Models, load_model, model_of
+from service.scorer import Scorer
+from service.settings import Settings
+from service.versions import ReloadRefused, Standing, Versions
+
+_log = logging.getLogger("deepfm")
+
+
+class Owner(Protocol):
+    """What an application needs of whoever decides."""
+
+    @property
+    def standing(self) -> Standing:
+        """What there is to tell besides the version that answers."""
+
+    async def start(self, models: Models) -> None:
+        """Give the first version to `models`."""
+
+    async def follow(self) -> None:
+        """Give later ones, until cancelled."""
+
+    async def reload(self, wanted: int | None) -> int:
+        """Switch to a version, None for the one that the rules give; the one that answers then.
+
+        Raises:
+            NotFound: no such version lies on disk.
+            ReloadRefused: it fails a check.
+        """
+
+
+class OwnVersions:
+    """An `Owner` for a process that serves alone.
+
+    Args:
+        settings: of the process.
+        scorer: ready to answer first; None loads what the rules give.
+    """
+
+    def __init__(self, settings: Settings, scorer: Scorer | None = None) -> None:
+        self._settings = settings
+        self._versions = Versions(settings.bundle, settings.version)
+        self._models = Models()
+        self._first: Model | None = None
+        self._one_at_a_time = asyncio.Lock()
+        if scorer is not None:
+            self._take_first(model_of(scorer, settings.max_rows))
+
+    @property
+    def standing(self) -> Standing:
+        """As `Owner.standing`."""
+        return self._versions.standing
+
+    def load_first(self) -> None:
+        """Load what a start is to serve.
+
+        Raises:
+            BundleError: there is no version that passes every check.
+            ConfigError: the execution provider cannot be had.
+        """
+        while self._first is None:
+            version = self._versions.due()
+            if version is None:
+                raise self._versions.nothing_served()
+            try:
+                self._take_first(load_model(self._settings, version))
+            except BundleError as error:
+                self._versions.refuse(version, error.message)
+
+    async def start(self, models: Models) -> None:
+        """As `Owner.start`."""
+        self._models = models
+        # Loading holds a core for a while: the loop stays free to say that it is alive.
+        await asyncio.to_thread(self.load_first)
+        if self._first is not None:
+            models.switch(self._first)
+        self._first = None  # else it could never be freed
+
+    async def follow(self) -> None:
+        """As `Owner.follow`."""
+        while self._settings.reload_poll_s:
+            await asyncio.sleep(self._settings.reload_poll_s)
+            async with self._one_at_a_time:
+                version = await asyncio.to_thread(self._versions.due)
+                if version is not None:
+                    with suppress(ReloadRefused):
+                        await self._switch(version)
+
+    async def reload(self, wanted: int | None) -> int:
+        """As `Owner.reload`."""
+        async with self._one_at_a_time:
+            version = await asyncio.to_thread(self._versions.asked, wanted)
+            if version != self._versions.current:
+                await self._switch(version)
+            return version
+
+    async def _switch(self, version: int) -> None:
+        model = await asyncio.to_thread(loaded, self._settings, version)
+        if isinstance(model, str):
+            raise self._versions.refuse(version, model)
+        self._models.switch(model)
+        self._versions.served(version)
+
+    def _take_first(self, model: Model) -> None:
+        self._first = model
+        self._versions.served(model.version)
+
+
+def loaded(settings: Settings, version: int) -> Model | str:
+    """A version to switch to, or why it is refused: whatever is wrong with it harms no other."""
+    try:
+        return load_model(settings, version)
+    except DeepFMError as error:
+        return error.message
+    except Exception as error:
+        _log.exception("version %d cannot be loaded", version)
+        return f"loading it failed with {type(error).__name__}; the failure has been logged"

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import gc
+import weakref
+from pathlib import Path
+
+import pytest
+
+from features.errors import BundleError
+from service.models import Models, load_model
+from service.settings import Settings
+from tests.service.linear import write_bundle
+
+MAPS = Path("/proc/self/maps")
+
+
+def settings_of(folder: Path) -> Settings:
+    return Settings(bundle=folder, provider="cpu")
+
+
+def test_a_golden_score_that_is_not_met_is_refused(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "m" / "1", shift=1e-3)
+    with pytest.raises(BundleError, match=r"golden request 0 scores 1\.\d+e-03 away"):
+        load_model(settings_of(tmp_path / "m"), 1)
+
+
+def test_a_version_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="no such version"):
+        load_model(settings_of(tmp_path), 4)
+
+
+def test_a_switch_changes_what_is_picked_in_one_step(tmp_path: Path) -> None:
+    models = Models()
+    first, second = (
+        load_model(settings_of(write_bundle(tmp_path / "m" / str(n)).parent), n) for n in (1, 2)
+    )
+    models.switch(first)
+    models.switch(second)
+    assert models.pick(b"") is models.pick(b"version=2") is second
+    assert list(models.loaded) == [2]
+
+
+@pytest.mark.skipif(not MAPS.exists(), reason="maps are Linux's to tell")
+def test_a_version_that_was_switched_from_is_freed_and_its_files_unmapped(
+    bundle_path: Path, tmp_path: Path
+) -> None:
+    """By counting references alone: the collector is off, and rests in a server anyway."""
+    models, folder = Models(), bundle_path.parent
+    other = write_bundle(tmp_path / "m" / "4")
+    first = load_model(settings_of(folder), int(bundle_path.name))
+    held = [weakref.ref(one) for one in (first, first.scorer, first.scorer.session)]
+    held.append(weakref.ref(first.scorer.bundle.table.slots))
+    models.switch(first)
+    second = load_model(settings_of(other.parent), 4)
+    assert str(bundle_path) in MAPS.read_text()
+    gc.disable()
+    try:
+        models.switch(second)
+        del first
+        assert [one() for one in held] == [None] * len(held)
+        assert str(bundle_path) not in MAPS.read_text()
+    finally:
+        gc.enable()

@@ -1,0 +1,194 @@
+"""Versions over real HTTP, with two workers."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from features.schema import BucketField, Schema
+from tests.service.linear import SCHEMA, linear_logit, write_bundle
+from tests.service.processes import get, needs_proc, served, wait_for, workers
+
+OTHER = Schema(
+    (
+        *reversed(SCHEMA.fields),
+        BucketField(name="new", side="context", boundaries=(0.0, 1.0)),
+    )
+)
+CONTEXT = {"age": 25, "city": "Paris"}
+ITEMS: list[dict[str, Any]] = [
+    {"price": price, "mass": 1.5, "shop": f"shop{price}", "tags": ["red", 7]}
+    for price in (0.5, 5, 50, 500)
+]
+BODY = json.dumps({"instances": [CONTEXT | item for item in ITEMS]})
+CLIENTS, REQUESTS_PER_CONNECTION = 3, 20
+
+
+def schema_of(version: int) -> Schema:
+    return SCHEMA if version % 2 else OTHER
+
+
+def expected_scores(version: int) -> list[float]:
+    request = {"context": CONTEXT, "candidates": [{"features": item} for item in ITEMS]}
+    scores: list[float] = (
+        1 / (1 + np.exp(-linear_logit(schema_of(version), request, version)))
+    ).tolist()
+    return scores
+
+
+def write_version(folder: Path, version: int, shift: float = 0.0) -> None:
+    """As export does: complete before it has its name."""
+    draft = folder.parent / "draft" / folder.name / str(version)
+    write_bundle(draft, schema_of(version), shift, seed=version)
+    draft.rename(folder / str(version))
+
+
+def reload(address: str, version: int | None = None) -> tuple[int, Any]:
+    body = json.dumps({"version": version}).encode()
+    headers = {"authorization": "Bearer key"}
+    request = urllib.request.Request(f"{address}/admin/reload", body, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+class Load(threading.Thread):
+    """A client that asks without a pause and checks every answer, on a new connection at times."""
+
+    def __init__(self, address: str, expected: dict[int, list[float]]) -> None:
+        super().__init__()
+        self.host = address.removeprefix("http://")
+        self.expected = expected
+        self.versions: Counter[int] = Counter()
+        self.failed: list[str] = []
+        self.wrong: list[str] = []
+        self.stopping = threading.Event()
+
+    def run(self) -> None:
+        while not self.stopping.is_set():
+            connection = http.client.HTTPConnection(self.host, timeout=10)
+            try:
+                for _ in range(REQUESTS_PER_CONNECTION):
+                    connection.request("POST", "/score", BODY)
+                    answer = connection.getresponse()
+                    self.check(answer.status, answer.read())
+            except (OSError, http.client.HTTPException) as error:
+                self.failed.append(repr(error))
+            finally:
+                connection.close()
+
+    def check(self, status: int, body: bytes) -> None:
+        if status != 200:
+            self.failed.append(f"{status} {body!r}")
+            return
+        document = json.loads(body)
+        self.versions[document["version"]] += 1
+        if not np.allclose(document["scores"], self.expected[document["version"]], atol=1e-5):
+            self.wrong.append(f"{document}")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "m").mkdir()
+    write_version(tmp_path / "m", 1)
+    (tmp_path / "keys").write_text("key\n")
+    return tmp_path / "m"
+
+
+@pytest.fixture
+def server(folder: Path) -> Iterator[tuple[Any, str]]:
+    keys = str(folder.parent / "keys")
+    variables = {"DEEPFM_ADMIN_KEYS_FILE": keys, "DEEPFM_RELOAD_POLL_S": "0.2"}
+    options = ("--workers", "2", "--provider", "cpu")
+    with served(folder, *options, **variables) as (process, address):
+        yield process, address
+
+
+def versions_told(address: str) -> set[int]:
+    """By many connections, so that every worker is among those that answer."""
+    return {get(f"{address}/readyz")["version"] for _ in range(24)}
+
+
+def switch_under_load(folder: Path, address: str, switches: int) -> list[Load]:
+    versions = range(1, 6)
+    for version in versions[1:]:
+        write_version(folder, version)
+    expected = {version: expected_scores(version) for version in versions}
+    clients = [Load(address, expected) for _ in range(CLIENTS)]
+    for client in clients:
+        client.start()
+    try:
+        for number in range(1, switches + 1):
+            wanted = 1 + number % len(versions)
+            assert reload(address, wanted) == (200, {"model": "m", "version": wanted})
+            assert versions_told(address) == {wanted}
+    finally:
+        for client in clients:
+            client.stopping.set()
+        for client in clients:
+            client.join()
+    return clients
+
+
+@pytest.mark.parametrize("switches", [20, pytest.param(200, marks=pytest.mark.slow)])
+def test_no_answer_fails_or_is_wrong_while_versions_switch(
+    folder: Path, server: tuple[Any, str], switches: int
+) -> None:
+    clients = switch_under_load(folder, server[1], switches)
+    assert [failure for client in clients for failure in client.failed] == []
+    assert [wrong for client in clients for wrong in client.wrong] == []
+    seen = sum((client.versions for client in clients), Counter[int]())
+    assert set(seen) == {1, 2, 3, 4, 5}
+
+
+def test_a_new_version_reaches_all_workers_and_a_bad_one_none(
+    folder: Path, server: tuple[Any, str]
+) -> None:
+    address = server[1]
+    write_version(folder, 2)
+    wait_for(lambda: versions_told(address) == {2})
+    write_version(folder, 3, shift=1e-3)
+    wait_for(lambda: all("refused" in get(f"{address}/readyz") for _ in range(24)))
+    status, answer = reload(address)
+    assert status == 409
+    assert "3: golden request 0 scores" in answer["detail"]
+    assert versions_told(address) == {2}
+    assert reload(address, 9)[0] == 404
+
+
+@needs_proc
+def test_a_worker_replaced_after_a_switch_begins_with_the_current_version(
+    folder: Path, server: tuple[Any, str]
+) -> None:
+    process, address = server
+    write_version(folder, 2)
+    wait_for(lambda: versions_told(address) == {2})
+    assert reload(address, 1)[0] == 200
+    before = workers(process)
+    os.kill(before[0], signal.SIGKILL)
+    wait_for(lambda: len(workers(process)) == 2 and workers(process) != before)
+    time.sleep(1)
+    wait_for(lambda: _told_or_nothing(address) == {1})
+
+
+def _told_or_nothing(address: str) -> set[int]:
+    try:
+        return versions_told(address)
+    except OSError:  # what waited in the killed worker's queue is reset
+        return set()
