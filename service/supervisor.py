@@ -87,8 +87,8 @@ class Supervisor:
 
     def __init__(self, settings: Settings, context: Any, work: Work) -> None:
         self._settings, self._context, self._work = settings, context, work
-        self._versions = Versions(settings.bundle, settings.version)
-        self._workers: list[Worker] = []
+        self.versions = Versions(settings.bundle, settings.version)
+        self.workers: list[Worker] = []
         self._asked: deque[tuple[Worker, Ask]] = deque()
         self._orders = 0
         self._stopping = threading.Event()
@@ -104,26 +104,26 @@ class Supervisor:
             signal.signal(number, lambda *_: self._stopping.set())
         try:
             self._start_first()
-            while len(self._workers) < self._settings.workers and not self._stopping.is_set():
-                self._workers.append(self._start(self._versions.current or 0))
+            while len(self.workers) < self._settings.workers and not self._stopping.is_set():
+                self.workers.append(self._start(self.versions.current or 0))
             self._watch()
         finally:
             self._end()
 
     def _start_first(self) -> None:
         """One worker alone: what no worker could serve is said once, and loaded by no other."""
-        while not self._stopping.is_set() and self._versions.current is None:
-            version = self._versions.due()
+        while not self._stopping.is_set() and self.versions.current is None:
+            version = self.versions.due()
             if version is None:
-                raise self._versions.nothing_served()
-            self._workers = [self._start(version)]
-            done = self._wait_for(self._workers)
+                raise self.versions.nothing_served()
+            self.workers = [self._start(version)]
+            done = self._wait_for(self.workers)
             if done is None:
-                self._versions.served(version)
+                self.versions.served(version)
             elif done.is_final:
                 raise ConfigError(done.error)
             else:
-                self._versions.refuse(version, done.error)
+                self.versions.refuse(version, done.error)
 
     def _watch(self) -> None:
         poll_s, polled_at = self._settings.reload_poll_s, time.monotonic()
@@ -133,27 +133,28 @@ class Supervisor:
             self._replace_ended()
             if self._asked:
                 worker, ask = self._asked.popleft()
-                worker.tell(self._answer(ask))
+                worker.tell(self.answer(ask))
             elif poll_s and time.monotonic() - polled_at >= poll_s:
                 polled_at = time.monotonic()
-                version = self._versions.due()
+                version = self.versions.due()
                 if version is not None:
                     with suppress(ServiceError):
                         self._roll_out(version)
 
     def _tick(self) -> None:
         """Read what workers have said, or wait a moment for it."""
-        living = {w.channel.connection: w for w in self._workers if w.ended_at is None}
+        living = {w.channel.connection: w for w in self.workers if w.ended_at is None}
         for connection in wait(list(living), _TICK_S):
             worker = living[connection]  # type: ignore[index]
             ask = worker.receive()
             if ask is not None:
                 self._asked.append((worker, ask))
 
-    def _answer(self, ask: Ask) -> Answer:
+    def answer(self, ask: Ask) -> Answer:
+        """Bring the version that somebody asks for into all workers, unless it answers already."""
         try:
-            version = self._versions.asked(ask.version)
-            if version != self._versions.current:
+            version = self.versions.asked(ask.version)
+            if version != self.versions.current:
                 self._roll_out(version)
         except ServiceError as error:
             return Answer(ask.number, error=error.message, status=error.status)
@@ -165,17 +166,17 @@ class Supervisor:
         Raises:
             ReloadRefused: one of them has not loaded it; none has switched.
         """
-        first, *others = self._workers
+        first, *others = self.workers
         failed = self._order(Load, [first], version) or self._order(Load, others, version)
         if failed is not None:
-            for worker in self._workers:
+            for worker in self.workers:
                 worker.tell(Drop())
-            refusal = self._versions.refuse(version, failed.error)
+            refusal = self.versions.refuse(version, failed.error)
             self._tell_all()
             raise refusal
         # Who ends instead is replaced, by one that begins with this version.
-        self._versions.served(version)
-        self._order(Switch, self._workers)
+        self.versions.served(version)
+        self._order(Switch, self.workers)
         self._tell_all()
 
     def _order(
@@ -197,18 +198,18 @@ class Supervisor:
         return next((w.done for w in workers if w.done is not None and w.done.error), None)
 
     def _tell_all(self) -> None:
-        for worker in self._workers:
-            worker.tell(self._versions.standing)
+        for worker in self.workers:
+            worker.tell(self.versions.standing)
 
     def _replace_ended(self) -> None:
-        for place, worker in enumerate(self._workers):
+        for place, worker in enumerate(self.workers):
             if worker.ended_at is None or time.monotonic() < worker.ended_at + _RESTART_PAUSE_S:
                 continue
             worker.process.join()
             worker.channel.connection.close()
             _log.warning("worker %s ended with %s", worker.process.pid, worker.process.exitcode)
-            self._workers[place] = self._start(self._versions.current or 0)
-            self._workers[place].tell(self._versions.standing)
+            self.workers[place] = self._start(self.versions.current or 0)
+            self.workers[place].tell(self.versions.standing)
 
     def _start(self, version: int) -> Worker:
         ours, theirs = multiprocessing.Pipe()
@@ -223,9 +224,9 @@ class Supervisor:
         return Worker(process, ours)
 
     def _end(self) -> None:
-        for worker in self._workers:
+        for worker in self.workers:
             worker.process.terminate()
-        for worker in self._workers:
+        for worker in self.workers:
             worker.process.join(self._settings.grace_s + 1)
             if worker.process.is_alive():
                 worker.process.kill()

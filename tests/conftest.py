@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -131,6 +132,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def imports_frozen() -> None:
+    """Versions call the collector when they load; it need not walk all of torch each time."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from features.errors import BundleError
 from service import owner
 from service.app import create_app
-from service.models import Model
+from service.models import Model, load_model
 from service.owner import OwnVersions
 from service.settings import Settings
 from tests.service.linear import NO_CONTEXT, write_bundle
@@ -91,7 +91,7 @@ def test_a_new_version_is_noticed_by_polling(tmp_path: Path) -> None:
 def test_schema_and_graph_switch_together(tmp_path: Path) -> None:
     write_bundle(tmp_path / "m" / "1")
     write_bundle(tmp_path / "m" / "2", NO_CONTEXT)
-    body = {"instances": [{"age": 40, "price": 3}]}
+    body: Any = {"instances": [{"age": 40, "price": 3}]}
     with serving(tmp_path / "m", version=1) as client:
         assert "warnings" not in client.post("/score", json=body).json()
         assert reload(client, 2).status_code == 200
@@ -126,7 +126,7 @@ def test_only_the_version_that_answers_can_be_picked(tmp_path: Path) -> None:
         write_bundle(tmp_path / "m" / str(version))
     with serving(tmp_path / "m", version=1) as client:
         reload(client, 2)
-        body = {"instances": [{}]}
+        body: Any = {"instances": [{}]}
         assert client.post("/score?version=2", json=body).json()["version"] == 2
         assert client.post("/score?version=1", json=body).status_code == 404
 
@@ -188,7 +188,7 @@ def test_requests_are_answered_while_a_version_loads(
     for version in (1, 2):
         write_bundle(tmp_path / "m" / str(version))
     loading, go_on = threading.Event(), threading.Event()
-    load = owner.load_model
+    load = load_model
 
     def slowly(settings: Settings, version: int) -> Model:
         loading.set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import multiprocessing
 import os
 import signal
 import threading
@@ -13,12 +14,15 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from features.schema import BucketField, Schema
+from service.orders import Answer, Ask, Channel, Done, Load, Switch, ToWorker
+from service.settings import Settings
+from service.supervisor import Supervisor, Worker
 from tests.service.linear import SCHEMA, linear_logit, write_bundle
 from tests.service.processes import get, needs_proc, served, wait_for, workers
 
@@ -68,7 +72,7 @@ def reload(address: str, version: int | None = None) -> tuple[int, Any]:
             return error.code, json.load(error)
 
 
-class Load(threading.Thread):
+class Client(threading.Thread):
     """A client that asks without a pause and checks every answer, on a new connection at times."""
 
     def __init__(self, address: str, expected: dict[int, list[float]]) -> None:
@@ -103,6 +107,80 @@ class Load(threading.Thread):
             self.wrong.append(f"{document}")
 
 
+class Played(threading.Thread):
+    """A worker in a thread, which loads nothing; it ends when it is told to switch, or to drop."""
+
+    def __init__(self, refuses: bool = False, ends: bool = False) -> None:
+        super().__init__(daemon=True)
+        ours, theirs = multiprocessing.Pipe()
+        self.worker = Worker(cast(Any, None), ours)
+        self.channel: Channel[ToWorker] = Channel(theirs, ToWorker)
+        self.refuses, self.ends = refuses, ends
+        self.heard: list[str] = []
+        self.start()
+
+    def run(self) -> None:
+        while not {"Switch", "Drop"} & set(self.heard):
+            order = self.channel.receive()
+            self.heard.append(type(order).__name__)
+            if self.ends:
+                self.channel.connection.close()
+                return
+            if isinstance(order, Load | Switch):
+                self.channel.send(Done(order.number, "bad" if self.refuses else ""))
+
+
+def rolled_out(folder: Path, *played: Played) -> tuple[Supervisor, Answer]:
+    """What a supervisor of these workers answers to a wish for version 2."""
+    settings = Settings(bundle=folder, workers=len(played), provider="cpu")
+    supervisor = Supervisor(settings, None, lambda *_: None)
+    supervisor.versions.served(1)
+    supervisor.workers = [one.worker for one in played]
+    return supervisor, supervisor.answer(Ask(7, 2))
+
+
+def test_all_workers_switch_when_all_have_loaded(folder: Path) -> None:
+    write_version(folder, 2)
+    played = [Played() for _ in range(3)]
+    supervisor, answer = rolled_out(folder, *played)
+    assert answer == Answer(7, 2)
+    assert supervisor.versions.current == 2
+    for one in played:
+        one.join(10)
+        assert one.heard == ["Load", "Switch"]
+
+
+@pytest.mark.parametrize("fault", ["refuses", "ends"])
+def test_where_one_worker_fails_to_load_nobody_switches(folder: Path, fault: str) -> None:
+    write_version(folder, 2)
+    good, bad = Played(), Played(**{fault: True})
+    supervisor, answer = rolled_out(folder, good, bad)
+    assert answer.status == 409
+    assert supervisor.versions.current == 1
+    good.join(10)
+    bad.join(10)
+    assert good.heard == ["Load", "Drop"]
+    assert "Switch" not in bad.heard
+
+
+def test_the_first_worker_tries_a_version_alone(folder: Path) -> None:
+    write_version(folder, 2)
+    bad, good = Played(refuses=True), Played()
+    rolled_out(folder, bad, good)
+    good.join(10)
+    assert good.heard == ["Drop"]
+
+
+def test_an_answer_that_comes_too_late_is_taken_for_no_other() -> None:
+    ours, theirs = multiprocessing.Pipe()
+    worker = Worker(cast(Any, None), ours)
+    worker.order(Load(6, 2))
+    for number, expected in ((5, None), (6, Done(6))):
+        Channel(theirs, ToWorker).send(Done(number))
+        worker.receive()
+        assert worker.done == expected
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "m").mkdir()
@@ -125,12 +203,12 @@ def versions_told(address: str) -> set[int]:
     return {get(f"{address}/readyz")["version"] for _ in range(24)}
 
 
-def switch_under_load(folder: Path, address: str, switches: int) -> list[Load]:
+def switch_under_load(folder: Path, address: str, switches: int) -> list[Client]:
     versions = range(1, 6)
     for version in versions[1:]:
         write_version(folder, version)
     expected = {version: expected_scores(version) for version in versions}
-    clients = [Load(address, expected) for _ in range(CLIENTS)]
+    clients = [Client(address, expected) for _ in range(CLIENTS)]
     for client in clients:
         client.start()
     try:
