@@ -40,16 +40,19 @@ def get(url: str, body: Any = None) -> Any:
 
 @contextmanager
 def served(
-    folder: Path, *options: str, **variables: str
+    folder: Path, *options: str, log: int = subprocess.PIPE, **variables: str
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server's process and address, once it is ready."""
+    """A server's process and address, once it is ready.
+
+    Nobody reads its log meanwhile: when it is longer than a pipe holds, give it another `log`.
+    """
     port = free_port()
     command = [sys.executable, "-m", "cli", "serve", str(folder), "--port", str(port), *options]
     server = subprocess.Popen(
         command,
         cwd=ROOT,
         env=os.environ | variables,
-        stderr=subprocess.PIPE,
+        stderr=log,
         text=True,
         start_new_session=True,
     )

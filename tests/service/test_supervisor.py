@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import threading
 import time
 import urllib.error
@@ -194,7 +195,7 @@ def server(folder: Path) -> Iterator[tuple[Any, str]]:
     keys = str(folder.parent / "keys")
     variables = {"DEEPFM_ADMIN_KEYS_FILE": keys, "DEEPFM_RELOAD_POLL_S": "0.2"}
     options = ("--workers", "2", "--provider", "cpu")
-    with served(folder, *options, **variables) as (process, address):
+    with served(folder, *options, log=subprocess.DEVNULL, **variables) as (process, address):
         yield process, address
 
 
@@ -207,6 +208,7 @@ def switch_under_load(folder: Path, address: str, switches: int) -> list[Client]
     versions = range(1, 6)
     for version in versions[1:]:
         write_version(folder, version)
+    wait_for(lambda: versions_told(address) == {5})  # from here on polling has nothing to do
     expected = {version: expected_scores(version) for version in versions}
     clients = [Client(address, expected) for _ in range(CLIENTS)]
     for client in clients:
