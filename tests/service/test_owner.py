@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 import time
@@ -68,7 +69,7 @@ def write_empty(folder: Path) -> None:
 
 def write_other_format(folder: Path) -> None:
     manifest = write_bundle(folder) / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 99'))
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format": 99}))
 
 
 def write_wrong_scores(folder: Path) -> None:
