@@ -47,7 +47,8 @@ def bucket_fields(draw: st.DrawFn, name: str, side: Side) -> BucketField:
 
 @st.composite
 def value_fields(draw: st.DrawFn, name: str, side: Side) -> ValueField:
-    low, high = sorted(draw(st.tuples(*[st.floats(-1e30, 1e30)] * 2)))
+    ends = st.floats(-1e30, 1e30).map(lambda x: x + 0.0)  # -0.0 as an upper end is no range
+    low, high = sorted(draw(st.tuples(ends, ends)))
     return ValueField(
         name=name,
         side=side,
