@@ -86,7 +86,7 @@ def load_model(settings: Settings, version: int) -> Model:
     path = settings.bundle / str(version)
     if not path.is_dir():
         raise BundleError(f"{path}: no such version")
-    threads, rows = settings.threads_per_run, settings.most_rows_per_run
+    threads, rows = settings.threads_per_run, settings.rows_per_run
     scorer = Scorer(open_bundle(path), settings.provider, threads, rows)
     scorer.replay()
     scorer.warm_up()

@@ -14,7 +14,6 @@ from features.errors import ConfigError
 from service.cores import usable_cores
 
 PREFIX = "DEEPFM_"
-ROWS_PER_THREAD = 256
 # Kubernetes puts such names into every pod beside a Service called `deepfm`.
 _INJECTED = re.compile(
     r"DEEPFM_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)"
@@ -49,11 +48,11 @@ class Settings(BaseModel):
     max_rows: int = Field(
         default=10_000, ge=1, description="most instances or candidates of a request"
     )
-    rows_per_run: int | None = Field(
-        default=None,
+    rows_per_run: int = Field(
+        default=256,
         ge=1,
-        description="most rows of one run of the model; default: 256 per thread, "
-        "more gain little on a CPU",
+        description="most rows of one run of the model; more gain little on a CPU, and a small "
+        "request waits longer for the run that it finds",
     )
     reload_poll_s: float = Field(
         default=5.0,
@@ -79,11 +78,6 @@ class Settings(BaseModel):
     def threads_per_run(self) -> int:
         """Threads inside one run of the model."""
         return self.threads or max(1, usable_cores() // self.workers)
-
-    @property
-    def most_rows_per_run(self) -> int:
-        """Most rows of one run of the model."""
-        return self.rows_per_run or ROWS_PER_THREAD * self.threads_per_run
 
 
 def load_settings(**given: Any) -> Settings:
