@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,16 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, spec: Spec) -> None:
         train(spec, tmp_path / "run")
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT reaches what a test starts, even where a shell in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.usefixtures("interruptible")
 def test_a_signal_ends_training_with_the_checkpoint_kept(
     tmp_path: Path, number: int, code: int
 ) -> None:
@@ -154,7 +164,10 @@ def test_a_signal_ends_training_with_the_checkpoint_kept(
     while not (tmp_path / "run.checkpoint").exists() and time.monotonic() < until:
         time.sleep(0.05)
     process.send_signal(number)
-    said = process.communicate(timeout=60)[1]
+    try:
+        said = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
     assert process.returncode == code, said
     assert f"run.checkpoint is kept; to go on from it, train again with -o {tmp_path}/run" in said
     assert said.endswith("deepfm: interrupted\n")
