@@ -31,7 +31,7 @@ class Runs:
 
 def batcher(rows_per_run: int = 1024) -> tuple[Batcher, Runs]:
     runs: Any = Runs()
-    return Batcher(runs, rows_per_run), runs
+    return Batcher(runs, rows_per_run, 10**6), runs
 
 
 def rows(*values: int) -> Encoded:
