@@ -88,9 +88,7 @@ class BodyDecoder(Generic[R]):
         return dict(counts)
 
     def _learn(self, names: Counts) -> None:
-        new = [
-            name for name in names if name not in self._learned and len(name) <= LONGEST_LEARNED
-        ]
+        new = [name for name in names if name not in self._learned and len(name) <= LONGEST_LEARNED]
         room = MOST_LEARNED - len(self._learned)
         if new and room > 0:
             self._learned += tuple(new[:room])

@@ -3,8 +3,9 @@
 The fast way: msgspec decodes a body straight into structs that have one attribute per field, and
 refuses whatever is not in them. Any refusal takes the slow way: the body is decoded generically and
 `service.problems` finds every place that is wrong. When nothing is wrong, the body held names that
-the schema does not know: they are learned (at most `MOST_LEARNED`, none of absurd length) and become attributes whose
-values are thrown away, so that a field being rolled in is counted without a second parse.
+the schema does not know: they are learned (at most `MOST_LEARNED`, none of absurd length)
+and become attributes whose values are thrown away, so that a field being rolled in
+is counted without a second parse.
 """
 
 from __future__ import annotations

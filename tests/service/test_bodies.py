@@ -48,7 +48,13 @@ SCORE_BODIES = st.fixed_dictionaries(
 CANDIDATES = st.fixed_dictionaries({}, optional={"id": SCALARS, "features": ROWS, "other": SCALARS})
 RANK_BODIES = st.fixed_dictionaries(
     {"candidates": st.lists(CANDIDATES | VALUES, max_size=3) | VALUES},
-    optional={"context": ROWS, "top_k": SCALARS, "pairwise": SCALARS, "partial": SCALARS, "other": SCALARS},
+    optional={
+        "context": ROWS,
+        "top_k": SCALARS,
+        "pairwise": SCALARS,
+        "partial": SCALARS,
+        "other": SCALARS,
+    },
 )
 
 

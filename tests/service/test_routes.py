@@ -304,6 +304,21 @@ def test_bytes_are_counted_as_they_arrive(client: TestClient) -> None:
     assert answer.status_code == 413
 
 
+def test_partial_says_how_many_were_scored(client: TestClient) -> None:
+    answer = client.post("/rank", json=RANK | {"partial": True}).json()
+    assert answer["scored"] == 3
+    assert answer["items"] == client.post("/rank", json=RANK).json()["items"]
+
+
+def test_a_wrong_deadline_and_a_compressed_body_are_refused(client: TestClient) -> None:
+    for wrong in ("0", "-1", "x", "1.5"):
+        answer = client.post("/score", json={"instances": []}, headers={"X-Deadline-Ms": wrong})
+        assert answer.status_code == 400
+        assert "X-Deadline-Ms" in answer.json()["detail"]
+    answer = client.post("/score", content=b"{}", headers={"content-encoding": "gzip"})
+    assert answer.status_code == 415
+
+
 def test_large_identifiers_are_echoed_as_sent(client: TestClient) -> None:
     body = {"candidates": [{"id": 2**70}, {"id": "ü"}]}
     assert {item["id"] for item in client.post("/rank", json=body).json()["items"]} == {2**70, "ü"}

@@ -125,3 +125,53 @@ def test_uvicorn_serves_the_factory_by_itself(bundle_path: Path) -> None:
             wait_for(lambda: is_ready(f"http://127.0.0.1:{port}/readyz"))
         finally:
             server.terminate()
+
+
+def test_sigterm_under_load_fails_no_request(bundle_path: Path) -> None:
+    """A connection each; one that was refused before a byte of an answer is opened again."""
+    with served(bundle_path.parent) as (server, address):
+        port = int(address.rpartition(":")[2])
+        statuses: list[bytes] = []
+        ends_at = time.monotonic() + 2
+        while time.monotonic() < ends_at:
+            if len(statuses) == 200:
+                server.send_signal(signal.SIGTERM)
+            answer = ask_once(port)
+            if answer is None:
+                break
+            statuses.append(answer)
+        server.communicate(timeout=PATIENCE_S)
+        assert server.returncode == 0
+        assert len(statuses) > 200
+        assert set(statuses) == {b"200"}
+
+
+def ask_once(port: int) -> bytes | None:
+    """Status of one request on a connection of its own; None where it was refused."""
+    request = b'POST /score HTTP/1.1\r\nhost: x\r\ncontent-length: 16\r\n\r\n{"instances":[]}'
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+            connection.sendall(request)
+            return connection.recv(4096)[9:12] or None
+    except (ConnectionRefusedError, ConnectionResetError, BrokenPipeError):
+        return None
+
+
+def test_a_head_that_does_not_end_in_time_is_a_408(bundle_path: Path) -> None:
+    with patience("1"), served(bundle_path.parent) as (_, address):
+        port = int(address.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+            connection.sendall(b"POST /score HTTP/1.1\r\nhost: x\r\n")
+            assert connection.recv(4096).startswith(b"HTTP/1.1 408 ")
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nx: " + b"y" * 100_000)
+            assert connection.recv(4096).startswith(b"HTTP/1.1 431 ")
+
+
+@contextmanager
+def patience(seconds: str) -> Iterator[None]:
+    os.environ["DEEPFM_READ_TIMEOUT_S"] = seconds
+    try:
+        yield
+    finally:
+        del os.environ["DEEPFM_READ_TIMEOUT_S"]
