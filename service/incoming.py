@@ -29,11 +29,13 @@ def deadline_of(scope: Scope, now: float, default_ms: int) -> float:
     Raises:
         HeaderError: the header is no positive integer, or the body is compressed.
     """
-    headers = dict(scope["headers"])
-    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-        message = "bodies are taken as they are: send this one without Content-Encoding"
-        raise HeaderError(message, 415, reason="compressed")
-    given = headers.get(b"x-deadline-ms")
+    given = None
+    for name, value in scope["headers"]:
+        if name == b"x-deadline-ms":
+            given = value
+        elif name == b"content-encoding" and value.lower() != b"identity":
+            message = "bodies are taken as they are: send this one without Content-Encoding"
+            raise HeaderError(message, 415, reason="compressed")
     if given is None:
         return now + default_ms / 1000 if default_ms else math.inf
     if not given.isdigit() or len(given) > _MOST_DIGITS or not int(given):

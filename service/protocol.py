@@ -31,10 +31,17 @@ MOST_PIPELINED = 256
 _TOLD = {
     400: "this is not a request in HTTP/1.1",
     408: "the request did not arrive in time",
+    429: "too many requests wait on this connection",
     431: "the head of the request is too large",
     503: "too many connections",
 }
-_REASONS = {400: "not_http", 408: "slow_request", 431: "large_head", 503: "connections"}
+_REASONS = {
+    400: "not_http",
+    408: "slow_request",
+    429: "pipelined",
+    431: "large_head",
+    503: "connections",
+}
 
 
 @dataclass(frozen=True)
@@ -72,8 +79,9 @@ class Protocol(HttpToolsProtocol):
         self.app_state = self.app_state | {"client": self.peer}
         self.whole: Any = None  # scope of the last request that arrived to its end
         self.since: float | None = None  # when a request began to arrive that has not ended yet
+        self.unread_since: float | None = None  # when the client had left too much unread
         self.stray = 0  # bytes since the last whole head or piece of a body
-        self.refused_with = 400
+        self.refused_with = 0
         self.timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -98,8 +106,8 @@ class Protocol(HttpToolsProtocol):
         whole = self.whole
         self.stray += len(data)
         super().data_received(data)
-        if self.whole is self.scope and self.whole is not whole:  # a request ended
-            self.since = None
+        if self.whole is not whole:  # a request ended, and perhaps the next began
+            self.since = None if self.whole is self.scope else self.loop.time()
         elif self.since is None:
             self.since = self.loop.time()
         if self.stray > self.limits.header_bytes and not self.transport.is_closing():
@@ -108,13 +116,14 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Begin a request; called by the parser."""
         limits = self.limits
-        if (
-            len(self.headers) > limits.headers
-            or len(self.pipeline) > MOST_PIPELINED
-            or (self.stray > limits.header_bytes and self._head_bytes() > limits.header_bytes)
+        if len(self.pipeline) >= MOST_PIPELINED:
+            self.refused_with = 429
+        elif len(self.headers) > limits.headers or (
+            self.stray > limits.header_bytes and self._head_bytes() > limits.header_bytes
         ):
             self.refused_with = 431
-            raise ValueError(_TOLD[431])  # to the parser, which stops
+        if self.refused_with:
+            raise ValueError(self.refused_with)  # to the parser, which stops
         self.stray = 0
         super().on_headers_complete()
 
@@ -130,22 +139,35 @@ class Protocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what the parser did not take; called by uvicorn."""
-        self._refuse(self.refused_with)
+        self._refuse(self.refused_with or 400)
 
     def shutdown(self) -> None:
         """Close as soon as nothing is on its way; called by uvicorn when the server ends."""
-        if self.whole is self.scope:  # else the answer closes the connection, or the timer does
+        if self.whole is self.scope:
             super().shutdown()
+        elif self.cycle is not None:  # half a request: its answer is the last, or the timer ends it
+            self.cycle.keep_alive = False
+
+    def pause_writing(self) -> None:
+        """Note that nobody reads; called by the transport when it holds too much."""
+        self.unread_since = self.loop.time()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """Note that somebody reads again; called by the transport."""
+        self.unread_since = None
+        super().resume_writing()
 
     def _head_bytes(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
     def _watch(self) -> None:
         """End a request that arrives too slowly, and a connection whose client reads too slowly."""
-        if self.transport.is_closing():  # since the timer's last turn, and not yet closed
+        now, patience = self.loop.time(), self.limits.read_s
+        is_unread = self.unread_since is not None and now >= self.unread_since + patience
+        if is_unread or self.transport.is_closing():  # closing for a whole turn, and not yet closed
             self.transport.abort()
             return
-        now, patience = self.loop.time(), self.limits.read_s
         left = patience if self.since is None else self.since + patience - now
         if left <= 0:
             self._end_slow()
