@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from features.description import schema_summary
 from service.admin import AdminRoutes, Keys
-from service.errors import NotReady, ServiceError, answer_to, problem_answer
+from service.errors import ClientGone, NotReady, ServiceError, answer_to, problem_answer
 from service.incoming import Receive, Scope
 from service.models import Models
 from service.openapi import components, hot_paths
@@ -188,6 +188,8 @@ async def _docs_file(name: str) -> FileResponse:
 
 
 async def _problem(request: Request, error: Exception) -> Response:
+    if isinstance(error, ClientGone):
+        return Response(status_code=error.status)  # which nobody reads
     return _response(*answer_to(error))
 
 

@@ -150,7 +150,7 @@ def ask_until_refused(port: int) -> list[float]:
     A connection that is reset before a byte of an answer never reached the server, for a request
     that is in the server's hands is always answered: it is opened again, as any client does.
     """
-    answered = []
+    answered: list[float] = []
     while True:
         try:
             connection = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
