@@ -76,6 +76,7 @@ typedef struct {
     Py_buffer table; /* [slots, 2] of (hash, index) */
     uint64_t homes;
     uint64_t row; /* number of the row being read; grows for ever */
+    Py_ssize_t longest_text, longest_list;
     Unknown unknown[MOST_UNKNOWN];
     int unknown_count;
     Py_ssize_t *truncated; /* [count] */
@@ -128,14 +129,15 @@ static int put_hash(Reader *reader, const Field *field, uint64_t hash, Py_ssize_
 }
 
 /* The hash of one category; null is left to the caller. */
-static int take_hash(Input *in, const Field *field, uint64_t *hash)
+static int take_hash(const Reader *reader, Input *in, const Field *field, uint64_t *hash)
 {
     const char *text;
     Py_ssize_t length;
     Number number;
     char c = peek(in);
     if (c == '"') {
-        if (!take_string(in, &text, &length))
+        /* Bytes, where the limit counts characters: of long texts the Python way judges. */
+        if (!take_string(in, &text, &length) || length > reader->longest_text)
             return 0;
     }
     else if (starts_number(c)) {
@@ -161,18 +163,21 @@ static int take_list(Reader *reader, Input *in, Field *field, Py_ssize_t cell)
 {
     Side *side = &reader->sides[field->side];
     int count = 0, state = 1;
+    Py_ssize_t elements = 0;
     if (!take(in, '['))
         return 0;
     if (take(in, ']'))
         return 1;
     while (state == 1) {
         uint64_t hash;
+        if (elements++ == reader->longest_list)
+            return 0;
         if (peek(in) == 'n') {
             if (!take_word(in, "null"))
                 return 0;
         }
         else {
-            if (!take_hash(in, field, &hash))
+            if (!take_hash(reader, in, field, &hash))
                 return 0;
             if (count < field->slots)
                 side->index[cell + count] = (int64_t)hash; /* until their number is known */
@@ -226,7 +231,7 @@ static int take_value(Reader *reader, Input *in, Field *field)
     field->given = reader->row;
     side->weight[cell] = 1;
     if (field->kind == CATEGORY)
-        return take_hash(in, field, &hash) && put_hash(reader, field, hash, cell);
+        return take_hash(reader, in, field, &hash) && put_hash(reader, field, hash, cell);
     if (!starts_number(c) || !take_number(in, &number))
         return 0;
     if (field->kind == BUCKET) {
@@ -391,7 +396,7 @@ static int take_instances(Reader *reader, Input *in, Py_ssize_t most_rows)
     return take(in, '}') && peek(in) == '\0' && in->at == in->end && settle(reader);
 }
 
-static int take_id(Input *in, PyObject *ids)
+static int take_id(const Reader *reader, Input *in, PyObject *ids)
 {
     const char *text;
     Py_ssize_t length;
@@ -399,7 +404,7 @@ static int take_id(Input *in, PyObject *ids)
     PyObject *id;
     char c = peek(in);
     if (c == '"') {
-        if (!take_string(in, &text, &length))
+        if (!take_string(in, &text, &length) || length > reader->longest_text)
             return 0;
         id = PyUnicode_DecodeUTF8(text, length, NULL);
     }
@@ -425,7 +430,7 @@ static int take_candidate(Reader *reader, Input *in, PyObject *ids)
         if (!take_string(in, &name, &length) || !take(in, ':'))
             return 0;
         if (length == 2 && memcmp(name, "id", 2) == 0) {
-            if (has_id++ || !take_id(in, ids))
+            if (has_id++ || !take_id(reader, in, ids))
                 return 0;
         }
         else if (length != 8 || memcmp(name, "features", 8) != 0 || has_features++ ||
@@ -454,10 +459,16 @@ static int take_candidates(Reader *reader, Input *in, Py_ssize_t most_rows, PyOb
     return 1;
 }
 
-static int take_ranking(Reader *reader, Input *in, Py_ssize_t most_rows, PyObject *ids,
-                        long long *top_k, int *pairwise)
+static int take_truth(Input *in, int *truth)
 {
-    enum { HAS_CONTEXT = 1, HAS_CANDIDATES = 2, HAS_TOP_K = 4, HAS_PAIRWISE = 8 };
+    *truth = peek(in) == 't';
+    return take_word(in, *truth ? "true" : "false");
+}
+
+static int take_ranking(Reader *reader, Input *in, Py_ssize_t most_rows, PyObject *ids,
+                        long long *top_k, int *pairwise, int *partial)
+{
+    enum { HAS_CONTEXT = 1, HAS_CANDIDATES = 2, HAS_TOP_K = 4, HAS_PAIRWISE = 8, HAS_PARTIAL = 16 };
     int met = 0;
     const char *name;
     Py_ssize_t length;
@@ -488,8 +499,12 @@ static int take_ranking(Reader *reader, Input *in, Py_ssize_t most_rows, PyObjec
         }
         else if (length == 8 && memcmp(name, "pairwise", 8) == 0) {
             key = HAS_PAIRWISE;
-            *pairwise = peek(in) == 't';
-            if (!take_word(in, *pairwise ? "true" : "false"))
+            if (!take_truth(in, pairwise))
+                return 0;
+        }
+        else if (length == 7 && memcmp(name, "partial", 7) == 0) {
+            key = HAS_PARTIAL;
+            if (!take_truth(in, partial))
                 return 0;
         }
         else
@@ -586,8 +601,8 @@ static PyObject *reader_score(Reader *reader, PyObject *args)
 }
 
 PyDoc_STRVAR(rank_doc, "rank(body: bytes, most_rows: int) -> tuple | None\n\n"
-                       "A plain body of /rank: (as score, [ids], top_k or None, pairwise);\n"
-                       "None if it is not plain.");
+                       "A plain body of /rank: (as score, [ids], top_k or None, pairwise,\n"
+                       "partial); None if it is not plain.");
 
 static PyObject *reader_rank(Reader *reader, PyObject *args)
 {
@@ -597,20 +612,21 @@ static PyObject *reader_rank(Reader *reader, PyObject *args)
         return NULL;
     Input in = {body, body + length, 0};
     long long top_k = 0;
-    int pairwise = 0;
+    int pairwise = 0, partial = 0;
     PyObject *ids = PyList_New(0);
     if (!ids)
         return NULL;
     begin_body(reader);
     if (!is_text(body, length) ||
-        !take_ranking(reader, &in, most_rows, ids, &top_k, &pairwise)) {
+        !take_ranking(reader, &in, most_rows, ids, &top_k, &pairwise, &partial)) {
         Py_DECREF(ids);
         if (in.failed_in_python)
             return NULL;
         Py_RETURN_NONE;
     }
     PyObject *chosen = top_k ? PyLong_FromLongLong(top_k) : Py_NewRef(Py_None);
-    return Py_BuildValue("NNNO", answer(reader), ids, chosen, pairwise ? Py_True : Py_False);
+    return Py_BuildValue("NNNOO", answer(reader), ids, chosen, pairwise ? Py_True : Py_False,
+                         partial ? Py_True : Py_False);
 }
 
 /* ---- making a reader -------------------------------------------------------------------------- */
@@ -700,13 +716,16 @@ static PyObject *reader_new(PyTypeObject *type, PyObject *args, PyObject *names)
         PyErr_SetString(PyExc_TypeError, "Reader takes no named arguments");
         return NULL;
     }
-    if (!PyArg_ParseTuple(args, "OKO!O!", &table, &homes, &PyTuple_Type, &weighted, &PyList_Type,
-                          &described))
+    Py_ssize_t longest_text, longest_list;
+    if (!PyArg_ParseTuple(args, "OKO!O!(nn)", &table, &homes, &PyTuple_Type, &weighted,
+                          &PyList_Type, &described, &longest_text, &longest_list))
         return NULL;
     Reader *reader = (Reader *)type->tp_alloc(type, 0);
     if (!reader)
         return NULL;
     reader->homes = homes;
+    reader->longest_text = longest_text;
+    reader->longest_list = longest_list;
     reader->count = (int)PyList_GET_SIZE(described);
     reader->fields = PyMem_Calloc((size_t)reader->count + 1, sizeof *reader->fields);
     reader->truncated = PyMem_Calloc((size_t)reader->count + 1, sizeof *reader->truncated);

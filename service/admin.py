@@ -12,8 +12,8 @@ from fastapi import Request
 from starlette.exceptions import HTTPException
 
 from service.errors import Problem, RequestError
+from service.incoming import read_body
 from service.problems import decode_json
-from service.routes import read_body
 
 _LARGEST_BODY_BYTES = 1024
 _LARGEST_VERSION = 2**63 - 1

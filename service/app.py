@@ -19,11 +19,12 @@ from starlette.routing import Route
 
 from features.description import schema_summary
 from service.admin import AdminRoutes, Keys
-from service.errors import NotReady, ServiceError, answer_to, problem_answer
+from service.errors import ClientGone, NotReady, ServiceError, answer_to, problem_answer
+from service.incoming import Receive, Scope
 from service.models import Models
 from service.openapi import components, hot_paths
 from service.owner import Owner, OwnVersions
-from service.routes import RankRoute, Receive, Scope, ScoreRoute, Send
+from service.routes import RankRoute, ScoreRoute, Send
 from service.scorer import Scorer
 from service.settings import Settings, load_settings
 from service.telemetry import Telemetry, VersionCounts
@@ -50,6 +51,7 @@ class App(FastAPI):
         )
         self.settings = settings
         self.owner = owner
+        self.is_ending = False
         self.models = Models()
         self.telemetry = Telemetry(self.models)
         self.registry = CollectorRegistry()
@@ -131,6 +133,8 @@ async def _readyz(request: Request) -> dict[str, Any]:
     model = request.app.models.current
     if model is None:
         raise NotReady("no model is being served yet")
+    if request.app.is_ending:
+        raise NotReady("the server is ending")
     answer = {
         "status": "ready",
         "model": model.name,
@@ -184,6 +188,8 @@ async def _docs_file(name: str) -> FileResponse:
 
 
 async def _problem(request: Request, error: Exception) -> Response:
+    if isinstance(error, ClientGone):
+        return Response(status_code=error.status)  # which nobody reads
     return _response(*answer_to(error))
 
 

@@ -5,71 +5,32 @@ bytes had arrived by then are in it, up to so many rows. Requests of more rows t
 a queue of their own, and while both queues hold something the runs take turns: a request of one
 row waits for the run it finds and for no other of a request of a thousand. Rows do not see each
 other in the model: company changes no score.
+
+What cannot be answered in time is refused before it costs anything: each queue is bounded in rows,
+and a request is admitted only if the rows before it and its own can be run by its deadline. That
+is judged by the pace of recent full runs: where less than one run waits, nothing is refused, so
+there is always one to measure. Nothing is run after its deadline, or for a client that left.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from dataclasses import dataclass, field
+import math
+import time
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.encode import Encoded
+from service.errors import ClientGone, Overloaded, ScoringTimeout
 from service.scorer import Floats, Scorer
+from service.waiting import NOBODY, Client, Member, Queue
 
-
-@dataclass
-class _Member:
-    """One request's rows, and how many of them have been scored.
-
-    Args:
-        context: one row for all candidates, or one for each.
-        candidate: `[rows]`.
-        future: gets the logits and scores.
-    """
-
-    context: Encoded
-    candidate: Encoded
-    future: asyncio.Future[tuple[Floats, Floats]]
-    done: int = 0
-    logits: list[Floats] = field(default_factory=list)
-    scores: list[Floats] = field(default_factory=list)
-
-    @property
-    def rows(self) -> int:
-        return len(self.candidate.index)
-
-    @property
-    def left(self) -> int:
-        """How many rows have not been scored."""
-        return self.rows - self.done
-
-    def take(self, rows: int) -> tuple[Encoded, Encoded]:
-        """Context and candidate of the next `rows` rows."""
-        chosen = slice(self.done, self.done + rows)
-        is_shared = len(self.context.index) == 1
-        return (self.context if is_shared else _part(self.context, chosen)), _part(
-            self.candidate, chosen
-        )
-
-    def add(self, logit: Floats, score: Floats) -> None:
-        """Keep the scores of the rows taken last; answer when they were the last."""
-        self.done += len(logit)
-        self.logits.append(logit)
-        self.scores.append(score)
-        if self.done == self.rows and not self.future.done():
-            joined = [
-                parts[0] if len(parts) == 1 else np.concatenate(parts)
-                for parts in (self.logits, self.scores)
-            ]
-            self.future.set_result((joined[0], joined[1]))
-
-    def fail(self, error: Exception) -> None:
-        """Answer with an error."""
-        if not self.future.done():
-            self.future.set_exception(error)
+_NEWEST_SHARE = 0.2
+# Of a partial answer: sorting and writing it take their time after the last row.
+_ANSWER_S = 0.001
+_Chosen = list[tuple[Member, tuple[Encoded, Encoded]]]
 
 
 class Batcher:
@@ -78,28 +39,88 @@ class Batcher:
     Args:
         scorer: of one version.
         rows_per_run: most rows of one run.
+        max_queued_rows: most rows that wait in either queue, when more than one run does.
+        clock: seconds; deadlines are on it.
     """
 
-    def __init__(self, scorer: Scorer, rows_per_run: int) -> None:
+    def __init__(
+        self,
+        scorer: Scorer,
+        rows_per_run: int,
+        max_queued_rows: int,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._scorer = scorer
         self._rows_per_run = rows_per_run
-        self._short: deque[_Member] = deque()
-        self._long: deque[_Member] = deque()
+        self._max_queued_rows = max_queued_rows
+        self._clock = clock
+        self._short = Queue()
+        self._long = Queue()
         self._turn = self._long
         self._is_scheduled = False
+        self._ended: float | None = None  # the run before, if another was to follow at once
+        self._row_s = 0.0  # seconds of a row in recent full runs; 0 before the first
 
-    async def score(self, context: Encoded, candidate: Encoded) -> tuple[Floats, Floats]:
-        """Logit and score of every candidate, `[rows]` each.
+    @property
+    def waiting(self) -> int:
+        """Rows in both queues."""
+        return self._short.rows + self._long.rows
+
+    def admit(self, rows: int, deadline: float) -> None:
+        """Refuse so many more rows where they cannot be scored in time.
+
+        Args:
+            rows: of the request; 1 while they are not known.
+            deadline: on the batcher's clock.
+
+        Raises:
+            Overloaded: too much waits before them.
+        """
+        own, other = self._short, self._long
+        if rows > self._rows_per_run:
+            own, other = other, own
+        if own.rows < self._rows_per_run:
+            return
+        if own.rows + rows > self._max_queued_rows:
+            raise Overloaded("too many rows are waiting", reason="queue_full")
+        if deadline < math.inf:
+            before = own.rows + rows
+            turns = -(-before // self._rows_per_run)  # as many runs, at most, the other queue has
+            before += min(other.rows, turns * self._rows_per_run)
+            if self._clock() + before * self._row_s > deadline:
+                raise Overloaded("the deadline would pass before the answer", reason="deadline")
+
+    async def score(
+        self,
+        context: Encoded,
+        candidate: Encoded,
+        deadline: float = math.inf,
+        client: Client = NOBODY,
+        is_partial: bool = False,
+    ) -> tuple[Floats, Floats]:
+        """Logit and score of every candidate, `[rows]` each; of the first ones, if partial.
 
         Args:
             context: one row for all candidates, or one for each.
             candidate: the rows.
+            deadline: on the batcher's clock.
+            client: for whom; once it is gone, nothing is run.
+            is_partial: score in the given order as many as fit the deadline.
+
+        Raises:
+            Overloaded: too much waits.
+            ScoringTimeout: the deadline passed before the answer, or before any part of it.
+            ClientGone: nobody waits for the answer.
         """
-        loop = asyncio.get_running_loop()
-        if not len(candidate.index):
+        rows = len(candidate.index)
+        if not rows:
             return np.empty(0, np.float32), np.empty(0, np.float32)
-        member = _Member(context, candidate, loop.create_future())
-        (self._short if member.rows <= self._rows_per_run else self._long).append(member)
+        self.admit(1 if is_partial else rows, deadline)
+        loop = asyncio.get_running_loop()
+        member = Member(
+            context, candidate, loop.create_future(), rows, deadline, client, is_partial
+        )
+        (self._short if rows <= self._rows_per_run else self._long).append(member)
         if not self._is_scheduled:
             self._is_scheduled = True
             loop.call_soon(self._run)
@@ -107,56 +128,90 @@ class Batcher:
 
     def _run(self) -> None:
         other = self._short if self._turn is self._long else self._long
-        self._turn = other or self._turn
-        chosen = self._take(self._turn)
+        self._turn = other if other.members else self._turn
+        began, rows = self._clock(), 0
+        chosen = self._take(self._turn, began)
         try:
-            self._score(chosen)
+            rows = self._score(chosen)
         except Exception as error:
             self._score_apart(chosen, error)
-        self._is_scheduled = bool(self._short or self._long)
+        self._is_scheduled = bool(self._short.members or self._long.members)
+        self._learn(rows, began)
         if self._is_scheduled:
             # One turn of the loop later: what arrived during this run is to be in the next.
             loop = asyncio.get_running_loop()
             loop.call_soon(loop.call_soon, self._run)
 
-    def _take(self, queue: deque[_Member]) -> list[tuple[_Member, int]]:
-        """The first members of a queue and how many rows of each fit into one run."""
-        chosen: list[tuple[_Member, int]] = []
+    def _take(self, queue: Queue, now: float) -> _Chosen:
+        """The first members of a queue with as many rows of each as fit into one run."""
+        chosen: _Chosen = []
         room = self._rows_per_run
-        while queue and room > 0:
-            member = queue[0]
-            if member.future.done():  # its client went away, or it failed
-                queue.popleft()
-                continue
-            rows = min(member.left, room)
-            if rows == member.left:
-                queue.popleft()
-            chosen.append((member, rows))
-            room -= rows
+        while queue.members and room > 0:
+            rows = self._wanted(queue.members[0], now, room)
+            if rows:
+                chosen.append(queue.take(rows))
+                room -= rows
+            else:
+                queue.drop()
         return chosen
 
-    def _score(self, chosen: list[tuple[_Member, int]]) -> None:
-        parts = [member.take(rows) for member, rows in chosen]
-        if not parts:
-            return
+    def _wanted(self, member: Member, now: float, room: int) -> int:
+        """How many rows of a member to run; 0 if it has its answer now, whatever that is."""
+        if member.future.done():  # it failed, or its task was cancelled
+            return 0
+        if member.client.is_gone:
+            member.fail(ClientGone("the client went away"))
+            return 0
+        rows = min(member.left, room)
+        if member.is_partial and self._row_s and member.deadline < math.inf:
+            in_run = self._rows_per_run - room
+            fitting = int((member.deadline - _ANSWER_S - now) / self._row_s) - in_run
+            rows = max(0, min(rows, fitting))
+        elif now >= member.deadline:
+            rows = 0
+        if rows:
+            return rows
+        if member.is_partial and member.scored:
+            member.answer()
+        else:
+            member.fail(ScoringTimeout("the deadline passed before the answer"))
+        return 0
+
+    def _score(self, chosen: _Chosen) -> int:
+        """Run what was chosen; how many rows that was."""
+        if not chosen:
+            return 0
+        parts = [part for _, part in chosen]
         context_row = _context_rows(parts)
         context, candidate = (_joined([part[side] for part in parts]) for side in (0, 1))
         logit, score = self._scorer.score(context, candidate, context_row)
         begin = 0
-        for member, rows in chosen:
-            member.add(logit[begin : begin + rows], score[begin : begin + rows])
-            begin += rows
+        for member, (_, rows) in chosen:
+            end = begin + len(rows.index)
+            member.add(logit[begin:end], score[begin:end])
+            begin = end
+        return begin
 
-    def _score_apart(self, chosen: list[tuple[_Member, int]], error: Exception) -> None:
+    def _score_apart(self, chosen: _Chosen, error: Exception) -> None:
         """One failing member harms nobody: each is run alone, and fails alone."""
-        for member, rows in chosen:
+        for one in chosen:
             if len(chosen) == 1:
-                member.fail(error)
+                one[0].fail(error)
                 continue
             try:
-                self._score([(member, rows)])
+                self._score([one])
             except Exception as own:
-                member.fail(own)
+                one[0].fail(own)
+
+    def _learn(self, rows: int, began: float) -> None:
+        """Keep the pace of a full run, with what the loop did since the one right before it."""
+        ended = self._clock()
+        if rows == self._rows_per_run:
+            since = began if self._ended is None else self._ended
+            row_s = (ended - since) / rows
+            share = _NEWEST_SHARE if self._row_s else 1.0
+            self._row_s += share * (row_s - self._row_s)
+        self._ended = ended if self._is_scheduled else None
 
 
 def _context_rows(parts: list[tuple[Encoded, Encoded]]) -> NDArray[np.int64]:
@@ -177,9 +232,3 @@ def _joined(parts: list[Encoded]) -> Encoded:
     index = np.concatenate([part.index for part in parts])
     weights = [part.weight for part in parts if part.weight is not None]
     return Encoded(index, np.concatenate(weights) if weights else None)
-
-
-def _part(rows: Encoded, chosen: slice) -> Encoded:
-    if chosen.start == 0 and chosen.stop >= len(rows.index):
-        return rows
-    return Encoded(rows.index[chosen], None if rows.weight is None else rows.weight[chosen])

@@ -12,6 +12,7 @@ import msgspec
 from features.schema import Schema
 from service.errors import Problem, RequestError
 from service.messages import (
+    LONGEST_LEARNED,
     MOST_LEARNED,
     Counts,
     RankMessages,
@@ -87,7 +88,7 @@ class BodyDecoder(Generic[R]):
         return dict(counts)
 
     def _learn(self, names: Counts) -> None:
-        new = [name for name in names if name not in self._learned]
+        new = [name for name in names if name not in self._learned and len(name) <= LONGEST_LEARNED]
         room = MOST_LEARNED - len(self._learned)
         if new and room > 0:
             self._learned += tuple(new[:room])
@@ -97,7 +98,7 @@ class BodyDecoder(Generic[R]):
 def score_decoder(schema: Schema, finder: ProblemFinder) -> BodyDecoder[ScoreRequest]:
     """Decoder of `/score` bodies."""
     return BodyDecoder(
-        lambda learned, is_strict: ScoreMessages(schema, learned, is_strict),
+        lambda learned, is_strict: ScoreMessages(schema, learned, is_strict, finder.limits),
         finder.score_problems,
         _score_rows,
         finder.fields.__contains__,
@@ -107,7 +108,7 @@ def score_decoder(schema: Schema, finder: ProblemFinder) -> BodyDecoder[ScoreReq
 def rank_decoder(schema: Schema, finder: ProblemFinder) -> BodyDecoder[RankRequest]:
     """Decoder of `/rank` bodies."""
     return BodyDecoder(
-        lambda learned, is_strict: RankMessages(schema, learned, is_strict),
+        lambda learned, is_strict: RankMessages(schema, learned, is_strict, finder.limits),
         finder.rank_problems,
         _rank_rows,
         finder.fields.__contains__,

@@ -17,6 +17,7 @@ from features.encode import Encoded
 from features.row import NUMPY_ONLY
 from features.schema import SIDES, BucketField, CategoricalField, Field, Schema, ValueField
 from features.table import HashTable
+from service.limits import Limits
 from service.prepared import Prepared
 
 try:
@@ -36,11 +37,11 @@ class PlainReader:
     Args:
         schema: the fields.
         table: of the same schema.
-        max_rows: a body of more rows is not plain.
+        limits: a body that goes beyond them is not plain.
     """
 
-    def __init__(self, schema: Schema, table: HashTable, max_rows: int) -> None:
-        self._max_rows = max_rows
+    def __init__(self, schema: Schema, table: HashTable, limits: Limits) -> None:
+        self._max_rows = limits.rows
         self._crosser = Crosser(schema)
         self._slots = [schema.slots(side) for side in SIDES]
         self._reader = Reader(
@@ -48,14 +49,15 @@ class PlainReader:
             table.homes,
             (schema.is_weighted("context"), schema.is_weighted("candidate")),
             [_described(schema, member) for side in SIDES for member in schema.members(side)],
+            (limits.text, limits.elements),
         )
 
     @classmethod
-    def of(cls, schema: Schema, table: HashTable, max_rows: int) -> PlainReader | None:
+    def of(cls, schema: Schema, table: HashTable, limits: Limits) -> PlainReader | None:
         """A reader, or None where there is no compiled module or it cannot do the schema."""
         if not IS_THERE or any(_needs_numpy(member) for member in schema.fields):
             return None
-        return cls(schema, table, max_rows)
+        return cls(schema, table, limits)
 
     def score(self, body: bytes) -> Prepared | None:
         """A plain body of `/score`, or None."""

@@ -3,9 +3,12 @@
 DeepFMError
 └── ServiceError
     ├── RequestError    the request is at fault: its problems, each with a pointer (400, 413, 422)
+    ├── HeaderError     a header cannot be met (400, 415)
     ├── NotFound        no such path or version (404)
     ├── NotReady        no model is being served yet, or no longer (503, Retry-After)
-    └── Overloaded      more work is waiting than may wait (429, Retry-After)
+    ├── Overloaded      too much waits, or too much for the deadline (429, Retry-After)
+    ├── ScoringTimeout  the deadline passed before the answer (504)
+    └── ClientGone      nobody waits for the answer any more (499 in the counters; not sent)
 
 Anything else is a bug: logged with its traceback, answered as a bare 500. Bodies are RFC 9457
 problem documents; they never repeat a value of the request.
@@ -49,14 +52,18 @@ class ServiceError(DeepFMError):
     Args:
         message: shown to the client as `detail`.
         status: of the answer.
+        reason: under which the refusal is counted.
     """
 
     status = 500
+    reason = ""
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    def __init__(self, message: str, status: int | None = None, reason: str = "") -> None:
         super().__init__(message)
         if status is not None:
             self.status = status
+        if reason:
+            self.reason = reason
 
 
 class RequestError(ServiceError):
@@ -70,6 +77,12 @@ class RequestError(ServiceError):
     def __init__(self, problems: Sequence[Problem], status: int = 422) -> None:
         super().__init__(problems[0].message, status)
         self.problems = tuple(problems[:MOST_PROBLEMS])
+
+
+class HeaderError(ServiceError):
+    """A header asks for what is not done; the client corrects it."""
+
+    status = 400
 
 
 class NotFound(ServiceError):
@@ -88,6 +101,20 @@ class Overloaded(ServiceError):
     """More work is waiting than may wait; the client tries again later."""
 
     status = 429
+
+
+class ScoringTimeout(ServiceError):
+    """The deadline passed before the answer; the client gives more time, or asks for less."""
+
+    status = 504
+    reason = "expired"
+
+
+class ClientGone(ServiceError):
+    """The connection was closed before the answer; nobody reads one."""
+
+    status = 499
+    reason = "client_gone"
 
 
 def problem_answer(

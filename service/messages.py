@@ -3,8 +3,9 @@
 The fast way: msgspec decodes a body straight into structs that have one attribute per field, and
 refuses whatever is not in them. Any refusal takes the slow way: the body is decoded generically and
 `service.problems` finds every place that is wrong. When nothing is wrong, the body held names that
-the schema does not know: they are learned (at most `MOST_LEARNED`) and become attributes whose
-values are thrown away, so that a field being rolled in is counted without a second parse.
+the schema does not know: they are learned (at most `MOST_LEARNED`, none of absurd length)
+and become attributes whose values are thrown away, so that a field being rolled in
+is counted without a second parse.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from features.schema import CategoricalField, Field, Schema
+from service.limits import Limits
 
 MOST_LEARNED = 64
-Category = str | int | float | bool | None
-Identifier = str | int
+LONGEST_LEARNED = 200
 Counts = dict[str, int]
 
 
@@ -49,14 +50,16 @@ class RankRequest:
         ids: `[rows]`, as sent.
         top_k: how many to return; None for all.
         pairwise: whether win probabilities were asked for.
+        partial: whether the best of the first candidates will do.
         unknown: as `ScoreRequest`.
     """
 
     context: Mapping[str, Sequence[Any]]
     candidates: Mapping[str, Sequence[Any]]
-    ids: Sequence[Identifier]
+    ids: Sequence[str | int]
     top_k: int | None = None
     pairwise: bool = False
+    partial: bool = False
     unknown: Counts = field(default_factory=dict)
 
     @property
@@ -65,11 +68,18 @@ class RankRequest:
         return len(self.ids)
 
 
-def value_type(member: Field) -> Any:
+def value_type(member: Field, limits: Limits) -> Any:
     """What one JSON value of a field may be."""
     if not isinstance(member, CategoricalField):
         return float | None
-    return list[Category] | None if member.multi else Category
+    category: Any = _text(limits) | int | float | bool | None
+    if not member.multi:
+        return category
+    return Annotated[_list_of(category), Meta(max_length=limits.elements)] | None
+
+
+def _text(limits: Limits) -> Any:
+    return Annotated[str, Meta(max_length=limits.text)]
 
 
 def _list_of(kind: Any) -> Any:
@@ -83,20 +93,24 @@ class RowMessages:
         fields: known names.
         learned: unknown names met before.
         is_strict: refuse all other names.
+        limits: of texts and lists.
     """
 
-    def __init__(self, fields: Sequence[Field], learned: Sequence[str], is_strict: bool) -> None:
+    def __init__(
+        self, fields: Sequence[Field], learned: Sequence[str], is_strict: bool, limits: Limits
+    ) -> None:
+        kinds = [(member.name, value_type(member, limits)) for member in fields]
         self.names = [member.name for member in fields]
         self.learned = learned
         self.row = _row_struct(
             "Row",
-            [(member.name, value_type(member), None) for member in fields],
+            [(name, kind, None) for name, kind in kinds],
             learned,
             is_strict,
         )
         self.columns = _row_struct(
             "Columns",
-            [(member.name, _list_of(value_type(member)) | UnsetType, UNSET) for member in fields],
+            [(name, _list_of(kind) | UnsetType, UNSET) for name, kind in kinds],
             learned,
             is_strict,
         )
@@ -138,8 +152,10 @@ class RowMessages:
 class ScoreMessages:
     """Decodes `/score` bodies; as `RowMessages`, for all fields."""
 
-    def __init__(self, schema: Schema, learned: Sequence[str], is_strict: bool) -> None:
-        self.rows = RowMessages(schema.fields, learned, is_strict)
+    def __init__(
+        self, schema: Schema, learned: Sequence[str], is_strict: bool, limits: Limits
+    ) -> None:
+        self.rows = RowMessages(schema.fields, learned, is_strict, limits)
         row: Any = self.rows.row
         self.body = _body_struct(
             "ScoreBody",
@@ -170,17 +186,20 @@ class ScoreMessages:
 class RankMessages:
     """Decodes `/rank` bodies; as `RowMessages`, a struct for each side."""
 
-    def __init__(self, schema: Schema, learned: Sequence[str], is_strict: bool) -> None:
-        self.context = RowMessages(schema.side("context"), learned, is_strict)
-        self.candidate = RowMessages(schema.side("candidate"), learned, is_strict)
+    def __init__(
+        self, schema: Schema, learned: Sequence[str], is_strict: bool, limits: Limits
+    ) -> None:
+        self.context = RowMessages(schema.side("context"), learned, is_strict, limits)
+        self.candidate = RowMessages(schema.side("candidate"), learned, is_strict, limits)
+        identifier = _text(limits) | int
         item: Any = _body_struct(
             "Candidate",
-            ("id", Identifier, msgspec.NODEFAULT),
+            ("id", identifier, msgspec.NODEFAULT),
             ("features", self.candidate.row, self.candidate.row()),
         )
         columns = _body_struct(
             "CandidateColumns",
-            ("id", list[Identifier], msgspec.NODEFAULT),
+            ("id", _list_of(identifier), msgspec.NODEFAULT),
             ("features", self.candidate.columns, self.candidate.columns()),
         )
         self.body = _body_struct(
@@ -189,6 +208,7 @@ class RankMessages:
             ("context", self.context.row | None, None),
             ("top_k", Annotated[int, Meta(ge=1)] | UnsetType, UNSET),
             ("pairwise", bool, False),
+            ("partial", bool, False),
         )
         self.decoder = msgspec.json.Decoder(self.body)
 
@@ -213,7 +233,7 @@ class RankMessages:
         for name, count in more.items():
             unknown[name] = unknown.get(name, 0) + count
         top_k = None if body.top_k is UNSET else body.top_k
-        return RankRequest(context, values, ids, top_k, body.pairwise, unknown)
+        return RankRequest(context, values, ids, top_k, body.pairwise, body.partial, unknown)
 
 
 def _row_struct(

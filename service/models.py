@@ -13,6 +13,7 @@ from service.batcher import Batcher
 from service.bodies import BodyDecoder, rank_decoder, score_decoder
 from service.compiled import PlainReader
 from service.errors import NotFound, NotReady
+from service.limits import Limits
 from service.messages import RankRequest, ScoreRequest
 from service.problems import ProblemFinder
 from service.scorer import Scorer
@@ -90,21 +91,21 @@ def load_model(settings: Settings, version: int) -> Model:
     scorer = Scorer(open_bundle(path), settings.provider, threads, rows)
     scorer.replay()
     scorer.warm_up()
-    return model_of(scorer, settings.max_rows)
+    return model_of(scorer, settings.limits)
 
 
-def model_of(scorer: Scorer, max_rows: int) -> Model:
+def model_of(scorer: Scorer, limits: Limits) -> Model:
     """A scorer with what surrounds it, all of one schema."""
     manifest, schema = scorer.bundle.manifest, scorer.bundle.schema
-    finder = ProblemFinder(scorer.encoders, max_rows)
+    finder = ProblemFinder(scorer.encoders, limits)
     model = Model(
         manifest.name,
         manifest.version,
         scorer,
-        Batcher(scorer, scorer.rows_per_run),
+        Batcher(scorer, scorer.rows_per_run, limits.queued_rows),
         score_decoder(schema, finder),
         rank_decoder(schema, finder),
-        PlainReader.of(schema, scorer.bundle.table, max_rows),
+        PlainReader.of(schema, scorer.bundle.table, limits),
     )
     way = "in one compiled pass" if model.reader else "in Python"
     _log.info("%s version %d: plain bodies are read %s", model.name, model.version, way)

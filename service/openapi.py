@@ -16,11 +16,16 @@ _MOST_LISTED = 20
 _CATEGORY = {"type": ["string", "number", "boolean", "null"]}
 _EXAMPLE_CANDIDATES = 3
 _PROBLEMS = {
-    "400": "The body is not JSON.",
+    "400": "The body is not JSON, or a header is wrong.",
     "404": "The version is not loaded.",
+    "408": "The request did not arrive in time.",
     "413": "The body is too large.",
+    "415": "The body is compressed.",
     "422": "Something in the body is wrong; `errors` says what and where.",
-    "503": "No model is being served yet.",
+    "429": "Too much is waiting, or too much for the deadline; see Retry-After.",
+    "431": "The head of the request is too large.",
+    "503": "No model is being served, or there are too many connections; see Retry-After.",
+    "504": "The deadline passed before the answer.",
 }
 
 
@@ -63,6 +68,11 @@ def components(schema: Schema) -> dict[str, Any]:
                 "candidates": {"oneOf": [_array(item), columns]},
                 "top_k": {"type": "integer", "minimum": 1, "description": "default: all"},
                 "pairwise": {"type": "boolean", "default": False},
+                "partial": {
+                    "type": "boolean",
+                    "default": False,
+                    "description": "rank as many of the first candidates as fit the deadline",
+                },
             },
             ["candidates"],
         ),
@@ -75,6 +85,7 @@ def components(schema: Schema) -> dict[str, Any]:
             | {
                 "items": _array(_object(ranked, list(ranked))),
                 "win_probability": _array(_array({"type": "number"})),
+                "scored": {"type": "integer", "description": "how many, if partial"},
                 "warnings": warnings,
             },
             ["model", "version", "items"],
@@ -172,6 +183,13 @@ def _path(summary: str, name: str, example: dict[str, Any]) -> dict[str, Any]:
         "schema": {"type": "integer", "minimum": 1},
         "description": "a loaded version; default the one that serves",
     }
+    deadline = {
+        "name": "X-Deadline-Ms",
+        "in": "header",
+        "required": False,
+        "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
+        "description": "milliseconds after which the answer is of no use",
+    }
     problem = {"application/problem+json": {"schema": _ref("Problem")}}
     responses: dict[str, Any] = {
         "200": {
@@ -186,7 +204,7 @@ def _path(summary: str, name: str, example: dict[str, Any]) -> dict[str, Any]:
         "post": {
             "summary": summary,
             "operationId": name.lower(),
-            "parameters": [version],
+            "parameters": [version, deadline],
             "requestBody": {"required": True, "content": {"application/json": body}},
             "responses": responses,
         }

@@ -53,7 +53,7 @@ class OwnVersions:
         self._first: Model | None = None
         self._one_at_a_time = asyncio.Lock()
         if scorer is not None:
-            self._take_first(model_of(scorer, settings.max_rows))
+            self._take_first(model_of(scorer, settings.limits))
 
     @property
     def standing(self) -> Standing:

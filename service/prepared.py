@@ -20,6 +20,7 @@ class Prepared:
         ids: `[rows]`, as sent; none for `/score`.
         top_k: how many to return; None for all.
         pairwise: whether win probabilities were asked for.
+        partial: whether the best of the first candidates will do.
     """
 
     context: Encoded
@@ -29,6 +30,7 @@ class Prepared:
     ids: Sequence[str | int] = ()
     top_k: int | None = None
     pairwise: bool = False
+    partial: bool = False
 
     @property
     def rows(self) -> int:

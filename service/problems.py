@@ -18,8 +18,10 @@ from features.encode import Encoder
 from features.errors import FeatureError
 from features.schema import CategoricalField, Field, Side
 from service.errors import MOST_PROBLEMS, Problem, RequestError
+from service.limits import Limits
 
 MOST_PAIRWISE = 100
+_RANK_KEYS = ("context", "candidates", "top_k", "pairwise", "partial")
 _SIDE_OF_OTHER: dict[Side, Side] = {"context": "candidate", "candidate": "context"}
 
 
@@ -44,12 +46,12 @@ class ProblemFinder:
 
     Args:
         encoders: of both sides.
-        max_rows: most instances or candidates.
+        limits: of requests.
     """
 
-    def __init__(self, encoders: Mapping[Side, Encoder], max_rows: int) -> None:
+    def __init__(self, encoders: Mapping[Side, Encoder], limits: Limits) -> None:
         self.encoders = encoders
-        self.max_rows = max_rows
+        self.limits = limits
         self.fields: dict[str, tuple[Field, Side]] = {
             member.name: (member, side)
             for side, encoder in encoders.items()
@@ -88,7 +90,7 @@ class ProblemFinder:
         if not isinstance(body, dict):
             yield Problem("", "wrong_type", "the body must be an object")
             return
-        yield from _unknown_keys(body, ("context", "candidates", "top_k", "pairwise"), "")
+        yield from _unknown_keys(body, _RANK_KEYS, "")
         yield from self._options(body)
         if body.get("context") is not None:
             yield from self._row(body["context"], "/context", "context")
@@ -112,6 +114,8 @@ class ProblemFinder:
             yield Problem("/top_k", "wrong_type", "top_k must be an integer")
         elif top_k < 1:
             yield Problem("/top_k", "out_of_range", "top_k must be at least 1")
+        if not isinstance(body.get("partial", False), bool):
+            yield Problem("/partial", "wrong_type", "partial must be true or false")
         if not isinstance(body.get("pairwise", False), bool):
             yield Problem("/pairwise", "wrong_type", "pairwise must be true or false")
         elif body.get("pairwise"):
@@ -131,8 +135,8 @@ class ProblemFinder:
         yield from _unknown_keys(item, ("id", "features"), pointer)
         if "id" not in item:
             yield Problem(f"{pointer}/id", "missing_key", "id is missing")
-        elif not (isinstance(item["id"], str) or _is_integer(item["id"])):
-            yield Problem(f"{pointer}/id", "wrong_type", "id must be a string or an integer")
+        else:
+            yield from self._id(item["id"], f"{pointer}/id")
         yield from self._row(item.get("features", {}), f"{pointer}/features", "candidate")
 
     def _candidate_columns(self, found: dict[str, Any]) -> Iterator[Problem]:
@@ -146,11 +150,19 @@ class ProblemFinder:
             return
         yield from self._too_many(len(ids), "/candidates/id")
         for place, value in enumerate(ids):
-            if not (isinstance(value, str) or _is_integer(value)):
-                message = "id must be a string or an integer"
-                yield Problem(f"/candidates/id/{place}", "wrong_type", message)
+            yield from self._id(value, f"/candidates/id/{place}")
         features = found.get("features", {})
         yield from self._columns(features, "/candidates/features", "candidate", len(ids))
+
+    def _id(self, value: Any, pointer: str) -> Iterator[Problem]:
+        if isinstance(value, str):
+            yield from self._text(value, pointer)
+        elif not _is_integer(value):
+            yield Problem(pointer, "wrong_type", "id must be a string or an integer")
+
+    def _text(self, value: str, pointer: str) -> Iterator[Problem]:
+        if len(value) > self.limits.text:
+            yield Problem(pointer, "too_long", f"at most {self.limits.text} characters")
 
     def _row(self, row: Any, pointer: str, side: Side | None) -> Iterator[Problem]:
         if not isinstance(row, dict):
@@ -209,8 +221,8 @@ class ProblemFinder:
                 yield Problem(f"{pointer}/{_escaped(name)}", "wrong_side", message)
 
     def _too_many(self, rows: int, pointer: str) -> Iterator[Problem]:
-        if rows > self.max_rows:
-            yield Problem(pointer, "too_many", f"at most {self.max_rows} rows in one request")
+        if rows > self.limits.rows:
+            yield Problem(pointer, "too_many", f"at most {self.limits.rows} rows in one request")
 
     def _value(self, member: Field, value: Any, pointer: str) -> Iterator[Problem]:
         if not isinstance(member, CategoricalField):
@@ -224,6 +236,9 @@ class ProblemFinder:
         if value is not None and not isinstance(value, list):
             yield Problem(pointer, "wrong_type", "must be a list of categories or null")
             return
+        if len(value or ()) > self.limits.elements:
+            message = f"at most {self.limits.elements} elements in a list"
+            yield Problem(pointer, "too_many", message)
         known = [(place, item) for place, item in enumerate(value or ()) if item is not None]
         if not known:
             yield from _missing(member, pointer)
@@ -240,6 +255,8 @@ class ProblemFinder:
         elif not isinstance(value, str | int | float):
             message = "must be a string, a number, a boolean or null"
             yield Problem(pointer, "wrong_type", message)
+        elif isinstance(value, str) and len(value) > self.limits.text:
+            yield from self._text(value, pointer)
         elif not is_kept:
             return
         elif not isinstance(value, str) and not -LARGEST_EXACT <= value <= LARGEST_EXACT:

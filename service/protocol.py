@@ -1,23 +1,203 @@
-"""HTTP/1.1 as uvicorn speaks it over httptools, with the head and body of an answer in one write.
+"""HTTP/1.1 as uvicorn speaks it over httptools, with what uvicorn leaves out.
 
-uvicorn writes an answer's head and its body one after the other, and uvloop sends each at once: two
-system calls, a fifth of the CPU time of a one-row request.
+- Head and body of an answer are one write. uvicorn writes them one after the other, and uvloop
+  sends each at once: two system calls, a fifth of the CPU time of a one-row request.
+- A request's head is bounded in bytes and in headers, and so are the trailers of a chunked body.
+- A request that does not arrive in time is ended, and so is an answer that nobody reads.
+- Connections beyond a number are refused.
+- Whoever waits for a run learns that the connection is gone, by a flag (`service.waiting.Client`).
+
+What is in the way of a request that arrives in one piece is kept to a few comparisons; there is one
+timer for each connection, not for each request.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+
+from service.errors import problem_answer
+from service.waiting import Client
+
+MOST_PIPELINED = 256
+_TOLD = {
+    400: "this is not a request in HTTP/1.1",
+    408: "the request did not arrive in time",
+    429: "too many requests wait on this connection",
+    431: "the head of the request is too large",
+    503: "too many connections",
+}
+_REASONS = {
+    400: "not_http",
+    408: "slow_request",
+    429: "pipelined",
+    431: "large_head",
+    503: "connections",
+}
+
+
+@dataclass(frozen=True)
+class ConnectionLimits:
+    """Bounds of a worker's connections.
+
+    Args:
+        connections: most that are open.
+        header_bytes: most bytes of a head, and of trailers.
+        headers: most headers.
+        read_s: within which a request must have arrived.
+        refuse: counts a refusal under its reason.
+    """
+
+    connections: int
+    header_bytes: int
+    headers: int
+    read_s: float
+    refuse: Callable[[str], None]
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection."""
+    """One connection.
+
+    Args:
+        limits: of all connections.
+        given: as uvicorn gives them.
+    """
+
+    def __init__(self, limits: ConnectionLimits, **given: Any) -> None:
+        super().__init__(**given)
+        self.limits = limits
+        self.peer = Client()
+        # uvicorn copies this into every scope as `state`.
+        self.app_state = self.app_state | {"client": self.peer}
+        self.whole: Any = None  # scope of the last request that arrived to its end
+        self.since: float | None = None  # when a request began to arrive that has not ended yet
+        self.unread_since: float | None = None  # when the client had left too much unread
+        self.stray = 0  # bytes since the last whole head or piece of a body
+        self.refused_with = 0
+        self.timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin; called by the loop."""
         super().connection_made(JoinedWrites(transport, self.loop))  # type: ignore[arg-type]
+        self.since = self.loop.time()
+        self.timer = self.loop.call_later(self.limits.read_s, self._watch)
+        if len(self.connections) > self.limits.connections:
+            self._refuse(503)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End; called by the loop."""
+        self.peer.is_gone = True
+        if self.timer is not None:
+            self.timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take a piece of what the client sends."""
+        if self.transport.is_closing():  # refused: the rest is of no interest
+            return
+        whole = self.whole
+        self.stray += len(data)
+        super().data_received(data)
+        if self.whole is not whole:  # a request ended, and perhaps the next began
+            self.since = None if self.whole is self.scope else self.loop.time()
+        elif self.since is None:
+            self.since = self.loop.time()
+        if self.stray > self.limits.header_bytes and not self.transport.is_closing():
+            self._refuse(431)
+
+    def on_headers_complete(self) -> None:
+        """Begin a request; called by the parser."""
+        limits = self.limits
+        if len(self.pipeline) >= MOST_PIPELINED:
+            self.refused_with = 429
+        elif len(self.headers) > limits.headers or (
+            self.stray > limits.header_bytes and self._head_bytes() > limits.header_bytes
+        ):
+            self.refused_with = 431
+        if self.refused_with:
+            raise ValueError(self.refused_with)  # to the parser, which stops
+        self.stray = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of a body; called by the parser."""
+        self.stray = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End a request; called by the parser."""
+        self.whole = self.scope
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what the parser did not take; called by uvicorn."""
+        self._refuse(self.refused_with or 400)
+
+    def shutdown(self) -> None:
+        """Close as soon as nothing is on its way; called by uvicorn when the server ends."""
+        if self.whole is self.scope:
+            super().shutdown()
+        elif self.cycle is not None:  # half a request: its answer is the last, or the timer ends it
+            self.cycle.keep_alive = False
+
+    def pause_writing(self) -> None:
+        """Note that nobody reads; called by the transport when it holds too much."""
+        self.unread_since = self.loop.time()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """Note that somebody reads again; called by the transport."""
+        self.unread_since = None
+        super().resume_writing()
+
+    def _head_bytes(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _watch(self) -> None:
+        """End a request that arrives too slowly, and a connection whose client reads too slowly."""
+        now, patience = self.loop.time(), self.limits.read_s
+        is_unread = self.unread_since is not None and now >= self.unread_since + patience
+        if is_unread or self.transport.is_closing():  # closing for a whole turn, and not yet closed
+            self.transport.abort()
+            return
+        left = patience if self.since is None else self.since + patience - now
+        if left <= 0:
+            self._end_slow()
+            left = patience
+        self.timer = self.loop.call_later(left, self._watch)
+
+    def _end_slow(self) -> None:
+        if self.scope is self.whole:  # nothing of a request arrived: there is nothing to answer
+            self.transport.close()
+        else:
+            self._refuse(408)
+
+    def _refuse(self, status: int) -> None:
+        """Answer, where an answer is still due, and close."""
+        self.limits.refuse(_REASONS[status])
+        cycle: RequestResponseCycle | None = self.cycle
+        is_begun = cycle is not None and cycle.scope is self.scope
+        is_free = cycle is None or cycle.response_complete or is_begun
+        # An answer to this request must not be taken for that to one before it.
+        if is_free and not self.pipeline and not (is_begun and cycle and cycle.response_started):
+            self.transport.write(_answer(status))
+        self.transport.close()
+
+
+def _answer(status: int) -> bytes:
+    status, headers, body = problem_answer(status, _TOLD[status])
+    lines = [STATUS_LINE[status]]
+    for name, value in [*headers, (b"connection", b"close")]:
+        lines += [name, b": ", value, b"\r\n"]
+    return b"".join([*lines, b"\r\n", body])
 
 
 class JoinedWrites:

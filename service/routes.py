@@ -1,13 +1,12 @@
 """`POST /score` and `POST /rank` as bare ASGI applications: bytes in, bytes out.
 
-A request's life, top to bottom: read, decode and encode (in one compiled pass where that can be
-done, `service.compiled`), score, order, answer. The two stand in front
-of FastAPI's router, whose own stack costs more than a whole small request.
+A request's life, top to bottom: be admitted, read, decode and encode (in one compiled pass where
+that can be done, `service.compiled`), score, order, answer. The two stand in front of FastAPI's
+router, whose own stack costs more than a whole small request.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
@@ -18,22 +17,20 @@ import msgspec
 from features.encode import Encoded
 from features.errors import FeatureError
 from service.bodies import BodyDecoder
-from service.errors import Problem, RequestError, ServiceError, answer_to
+from service.errors import ClientGone, ServiceError, answer_to
+from service.incoming import Receive, Scope, client_of, deadline_of, read_body
 from service.models import Model, Models
 from service.prepared import Prepared
 from service.problems import MOST_PAIRWISE
 from service.ranking import best_first, win_probability
 from service.settings import Settings
 from service.telemetry import Telemetry
+from service.waiting import Client
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Warnings = list[dict[str, Any]]
 
 MOST_WARNINGS = 20
-_DISCARD_FACTOR = 4
-_DISCARD_S = 5.0
 _log = logging.getLogger("deepfm")
 _encode = msgspec.json.Encoder().encode
 
@@ -58,13 +55,20 @@ class ScoreRoute:
         rows = 0
         try:
             model = self.models.pick(scope["query_string"])
+            deadline = deadline_of(scope, started, self.settings.default_deadline_ms)
+            # Before the body is looked at: a refusal is to cost next to nothing.
+            model.batcher.admit(1, deadline)
             # The body is bound to no name here: it is large, and the request may wait for its run.
             request = self.read(
                 model, await read_body(scope, receive, self.settings.max_body_bytes)
             )
-            answer, rows = await self.answer(model, request), request.rows
+            answer, rows = await self.answer(model, request, deadline, client_of(scope))
             status, headers = 200, _json_headers(answer)
         except ServiceError as error:
+            self.telemetry.refuse(error.reason)
+            if isinstance(error, ClientGone):
+                self.telemetry.observe(self.name, error.status, 0, time.perf_counter() - started)
+                return
             status, headers, answer = answer_to(error)
         except Exception as error:
             _log.exception("%s failed", self.name)
@@ -81,11 +85,17 @@ class ScoreRoute:
         """
         return (model.reader and model.reader.score(body)) or self.read_any(model, body)
 
-    async def answer(self, model: Model, request: Prepared) -> bytes:
-        """Body of the answer."""
-        _, score = await model.batcher.score(request.context, request.candidate)
+    async def answer(
+        self, model: Model, request: Prepared, deadline: float, client: Client
+    ) -> tuple[bytes, int]:
+        """Body of the answer, and how many rows were scored for it.
+
+        Raises:
+            ServiceError: it cannot be had in time, or nobody waits for it.
+        """
+        _, score = await model.batcher.score(request.context, request.candidate, deadline, client)
         document = {"model": model.name, "version": model.version, "scores": score.tolist()}
-        return _encode(_with_warnings(document, request))
+        return _encode(_with_warnings(document, request)), request.rows
 
     def read_any(self, model: Model, body: bytes) -> Prepared:
         """Any body, the Python way.
@@ -123,9 +133,13 @@ class RankRoute(ScoreRoute):
             raise model.rank_decoder.explain(body)
         return request
 
-    async def answer(self, model: Model, request: Prepared) -> bytes:
-        """As `ScoreRoute.answer`."""
-        logit, score = await model.batcher.score(request.context, request.candidate)
+    async def answer(
+        self, model: Model, request: Prepared, deadline: float, client: Client
+    ) -> tuple[bytes, int]:
+        """As `ScoreRoute.answer`; of the candidates scored in time, if that is what was asked."""
+        logit, score = await model.batcher.score(
+            request.context, request.candidate, deadline, client, request.partial
+        )
         order = best_first(logit, request.top_k)
         items = [
             {"id": request.ids[place], "rank": rank, "score": value}
@@ -136,8 +150,10 @@ class RankRoute(ScoreRoute):
         document = {"model": model.name, "version": model.version, "items": items}
         if request.pairwise:
             document["win_probability"] = win_probability(logit[order]).tolist()
+        if request.partial:
+            document["scored"] = len(logit)
         repeated = request.rows - len(set(request.ids))
-        return _encode(_with_warnings(document, request, repeated))
+        return _encode(_with_warnings(document, request, repeated)), len(logit)
 
     def read_any(self, model: Model, body: bytes) -> Prepared:
         """As `ScoreRoute.read_any`."""
@@ -153,6 +169,7 @@ class RankRoute(ScoreRoute):
             ids=request.ids,
             top_k=request.top_k,
             pairwise=request.pairwise,
+            partial=request.partial,
         )
 
 
@@ -177,40 +194,6 @@ def encode(
         raise decoder.explain(body) from error
     model.scorer.crosser.fill(encoded, candidate)
     return encoded, candidate, truncated | more
-
-
-async def read_body(scope: Scope, receive: Receive, most_bytes: int) -> bytes:
-    """The request's body, its bytes counted as they arrive.
-
-    Raises:
-        RequestError: there are too many (413). The rest is read and thrown away for a while, so
-            that the client gets to read the answer.
-    """
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if message.get("more_body"):
-        parts, length = [body], len(body)
-        while message.get("more_body") and length <= most_bytes:
-            message = await receive()
-            parts.append(message.get("body", b""))
-            length += len(parts[-1])
-        body = b"".join(parts)
-    if len(body) > most_bytes:
-        await _discard(message, receive, most_bytes)
-        text = f"the body is larger than {most_bytes} bytes"
-        raise RequestError([Problem("", "too_long", text)], status=413)
-    return body
-
-
-async def _discard(message: MutableMapping[str, Any], receive: Receive, most_bytes: int) -> None:
-    left = most_bytes * _DISCARD_FACTOR
-    try:
-        async with asyncio.timeout(_DISCARD_S):
-            while message.get("more_body") and left > 0:
-                message = await receive()
-                left -= len(message.get("body", b""))
-    except TimeoutError:
-        return
 
 
 def _json_headers(body: bytes) -> list[tuple[bytes, bytes]]:

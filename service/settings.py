@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, FilePath, ValidationError, fi
 
 from features.errors import ConfigError
 from service.cores import usable_cores
+from service.limits import Limits
 
 PREFIX = "DEEPFM_"
 # Kubernetes puts such names into every pod beside a Service called `deepfm`.
@@ -65,14 +66,53 @@ class Settings(BaseModel):
         description="keys that open /admin, one a line, read again when it changes; "
         "without it there is no /admin",
     )
+    max_text: int = Field(
+        default=1024, ge=1, description="most characters of a category, and of an id that is a text"
+    )
+    max_list: int = Field(
+        default=1000, ge=1, description="most elements of a multi-valued field's list"
+    )
+    max_queued_rows: int = Field(
+        default=65_536,
+        ge=1,
+        description="most rows that wait for a run; short and long requests each have as many",
+    )
+    default_deadline_ms: int = Field(
+        default=5000,
+        ge=0,
+        description="deadline of a request without X-Deadline-Ms, in milliseconds; 0 for none",
+    )
+    max_connections: int = Field(
+        default=8192, ge=1, description="most connections of a worker; further ones get a 503"
+    )
+    max_header_bytes: int = Field(
+        default=32_768, ge=256, description="most bytes of a request before its body"
+    )
+    max_headers: int = Field(default=100, ge=1, description="most headers of a request")
+    read_timeout_s: float = Field(
+        default=30, gt=0, description="seconds for a request to arrive in, head and body"
+    )
+    keep_alive_s: float = Field(
+        default=75, gt=0, description="seconds that an idle connection is kept"
+    )
+    drain_s: float = Field(
+        default=1.0,
+        ge=0,
+        description="seconds of accepting connections after SIGTERM, not ready any more",
+    )
     grace_s: int = Field(
-        default=30, ge=0, description="seconds to finish requests in after SIGTERM"
+        default=30, ge=0, description="seconds to finish requests in, once none is accepted"
     )
 
     @field_validator("workers", mode="before")
     @classmethod
     def _one_per_core(cls, given: Any) -> Any:
         return usable_cores() if given == "auto" else given
+
+    @property
+    def limits(self) -> Limits:
+        """Bounds of requests and of what waits."""
+        return Limits(self.max_rows, self.max_text, self.max_list, self.max_queued_rows)
 
     @property
     def threads_per_run(self) -> int:

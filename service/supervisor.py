@@ -227,6 +227,6 @@ class Supervisor:
         for worker in self.workers:
             worker.process.terminate()
         for worker in self.workers:
-            worker.process.join(self._settings.grace_s + 1)
+            worker.process.join(self._settings.drain_s + self._settings.grace_s + 1)
             if worker.process.is_alive():
                 worker.process.kill()

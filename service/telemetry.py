@@ -37,6 +37,7 @@ class Telemetry(Collector):
         self.rows: Counter[str] = Counter()
         self.latency: dict[str, list[int]] = {}
         self.latency_sum: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
 
     def observe(self, route: str, status: int, rows: int, seconds: float) -> None:
         """Count one answered request."""
@@ -45,6 +46,11 @@ class Telemetry(Collector):
         buckets = self.latency.setdefault(route, [0] * (len(LATENCY_BOUNDS_S) + 1))
         buckets[bisect_left(LATENCY_BOUNDS_S, seconds)] += 1
         self.latency_sum[route] += seconds  # type: ignore[assignment]
+
+    def refuse(self, reason: str) -> None:
+        """Count a refusal; an empty reason is none."""
+        if reason:
+            self.refused[reason] += 1
 
     def collect(self) -> Iterator[Metric]:
         """The metrics as prometheus-client exposes them."""
@@ -68,6 +74,12 @@ class Telemetry(Collector):
                 [route], list(zip(bounds, seen, strict=True)), self.latency_sum[route]
             )
         yield latency
+        refused = CounterMetricFamily("deepfm_refused", "Refusals", labels=["reason"])
+        for reason, count in self.refused.items():
+            refused.add_metric([reason], count)
+        yield refused
+        waiting = sum(model.batcher.waiting for model in self.models.loaded.values())
+        yield GaugeMetricFamily("deepfm_queue_rows", "Rows that wait for a run", value=waiting)
         version = GaugeMetricFamily("deepfm_model_version", "Version that answers")
         if self.models.current is not None:
             version.add_metric([], self.models.current.version)

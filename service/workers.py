@@ -58,28 +58,13 @@ def serve(settings: Settings) -> None:
 
 
 def _run(listener: socket.socket, settings: Settings, owner: Owner) -> None:
-    import uvicorn  # noqa: PLC0415
-
     from service.app import create_app  # noqa: PLC0415
-    from service.protocol import Protocol  # noqa: PLC0415
+    from service.server import Server  # noqa: PLC0415
 
-    config = uvicorn.Config(
-        create_app(settings, owner=owner),
-        loop="uvloop",
-        http=Protocol,
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=settings.grace_s,
-    )
+    server = Server(create_app(settings, owner=owner), settings)
     _spare_the_collector()
     host, port = listener.getsockname()[:2]
     _log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
-    server = uvicorn.Server(config)
     # For a signal that comes before uvicorn's own handler does, and because uvicorn raises the one
     # that ended it once more when all is answered: that is no failure.
     signal.signal(signal.SIGTERM, server.handle_exit)
@@ -154,7 +139,7 @@ def _import_all() -> None:
 
     import service.app  # noqa: PLC0415
     import service.link  # noqa: PLC0415
-    import service.protocol  # noqa: F401, PLC0415
+    import service.server  # noqa: F401, PLC0415
 
     gc.collect()
     gc.freeze()

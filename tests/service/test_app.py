@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 from starlette.testclient import TestClient
 
-from service.app import create_app
+from service.app import App, create_app
+from service.batcher import Batcher
 from service.scorer import Scorer
 from service.settings import Settings
 
@@ -48,6 +50,25 @@ def test_metrics_count_requests_and_rows(client: TestClient) -> None:
     assert 'deepfm_requests_total{route="/score",status="422"} 1.0' in text
     assert 'deepfm_rows_total{route="/score"} 2.0' in text
     assert 'deepfm_request_seconds_count{route="/score"} 2.0' in text
+
+
+def test_metrics_count_refusals_and_waiting_rows(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Batcher, "waiting", 7)
+    monkeypatch.setattr("service.routes.deadline_of", lambda *_: 0.0)
+    assert client.post("/score", json={"instances": [{}]}).status_code == 504
+    text = client.get("/metrics").text
+    assert 'deepfm_refused_total{reason="expired"} 1.0' in text
+    assert "deepfm_queue_rows 7.0" in text
+
+
+def test_a_server_that_is_ending_is_not_ready_and_still_answers(client: TestClient) -> None:
+    cast(App, client.app).is_ending = True
+    answer = client.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "1"
+    assert client.post("/score", json={"instances": [{}]}).status_code == 200
 
 
 @pytest.mark.parametrize("route", ["/score", "/rank"])

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from features.encode import Encoded
 from service.batcher import Batcher
+from service.errors import ClientGone, Overloaded, ScoringTimeout
+from service.waiting import Client
 
 Arrays = tuple[NDArray[np.float32], NDArray[np.float32]]
 
@@ -31,7 +33,7 @@ class Runs:
 
 def batcher(rows_per_run: int = 1024) -> tuple[Batcher, Runs]:
     runs: Any = Runs()
-    return Batcher(runs, rows_per_run), runs
+    return Batcher(runs, rows_per_run, 10**6), runs
 
 
 def rows(*values: int) -> Encoded:
@@ -119,6 +121,66 @@ def test_weights_travel_with_their_rows() -> None:
     light = Encoded(np.array([[3]]), np.array([[1]], np.float32))
     answers = asyncio.run(together(found, (rows(0), heavy), (rows(0), light)))
     assert [logit.tolist() for logit, _ in answers] == [[6], [3]]
+
+
+def test_a_full_queue_refuses_at_once() -> None:
+    runs: Any = Runs()
+    found = Batcher(runs, 2, 4)
+    answers = asyncio.run(together(found, *[(rows(0), rows(n, n)) for n in (1, 2, 3)]))
+    assert isinstance(answers[2], Overloaded)
+    assert [answers[n][0].tolist() for n in (0, 1)] == [[1, 1], [2, 2]]
+    assert found.waiting == 0
+
+
+def test_past_its_deadline_or_without_its_client_nothing_is_run() -> None:
+    found, runs = batcher()
+    gone = Client()
+    gone.is_gone = True
+
+    async def main() -> list[Any]:
+        late = found.score(rows(0), rows(1), deadline=0.0)
+        left = found.score(rows(0), rows(2), client=gone)
+        return list(await asyncio.gather(late, left, return_exceptions=True))
+
+    late, left = asyncio.run(main())
+    assert isinstance(late, ScoringTimeout)
+    assert isinstance(left, ClientGone)
+    assert (runs.rows, found.waiting) == ([], 0)
+
+
+def timed() -> tuple[Batcher, Runs, list[float]]:
+    """A batcher whose run of two rows takes a second of its own clock; its pace is known."""
+    now, runs = [0.0], Runs()
+    score = runs.score
+
+    def slow(*given: Any) -> Arrays:
+        now[0] += len(given[1].index) / 2
+        return score(*given)
+
+    scorer: Any = runs
+    scorer.score = slow
+    found = Batcher(scorer, 2, 100, lambda: now[0])
+    asyncio.run(together(found, (rows(0), rows(1, 1))))
+    return found, runs, now
+
+
+def test_a_partial_request_gets_the_scores_that_fit() -> None:
+    found, _, now = timed()
+    score = found.score(rows(0), rows(*range(10)), deadline=now[0] + 2.1, is_partial=True)
+    logit, _ = asyncio.run(score)
+    assert logit.tolist() == [0, 1, 2, 3]
+
+
+def test_what_cannot_be_in_time_is_refused_at_the_door() -> None:
+    found, _, now = timed()
+
+    async def main() -> list[Any]:
+        calls = [found.score(rows(0), rows(1, 2), deadline=now[0] + 1.9) for _ in range(2)]
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    first, second = asyncio.run(main())
+    assert first[0].tolist() == [1, 2]
+    assert isinstance(second, Overloaded)
 
 
 def test_no_rows_are_an_answer() -> None:

@@ -15,13 +15,15 @@ from features.errors import FeatureError
 from features.schema import SIDES
 from service.bodies import BodyDecoder, rank_decoder, score_decoder
 from service.errors import RequestError
+from service.limits import Limits
 from service.messages import MOST_LEARNED
 from service.problems import ProblemFinder, decode_json
 from tests.service.linear import REJECTING, SCHEMA
 
 TABLE = SCHEMA.build_table()
 ENCODERS = {side: Encoder(SCHEMA, side, TABLE) for side in SIDES}
-FINDER = ProblemFinder(ENCODERS, 100)
+LIMITS = Limits(rows=100, text=12, elements=3)
+FINDER = ProblemFinder(ENCODERS, LIMITS)
 
 SCALARS = (
     st.none()
@@ -30,7 +32,7 @@ SCALARS = (
     | st.sampled_from([2**53, 2**53 + 1, -(2**60), 10**400])
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(max_size=5)
-    | st.sampled_from(["Lyon", "red", "7", "true"])
+    | st.sampled_from(["Lyon", "red", "7", "true", "\u00e9" * 12, "x" * 13])
 )
 VALUES = SCALARS | st.lists(SCALARS, max_size=4) | st.dictionaries(st.text(max_size=3), SCALARS)
 NAMES = st.sampled_from([field.name for field in SCHEMA.fields] + ["new", "", "id"])
@@ -46,7 +48,13 @@ SCORE_BODIES = st.fixed_dictionaries(
 CANDIDATES = st.fixed_dictionaries({}, optional={"id": SCALARS, "features": ROWS, "other": SCALARS})
 RANK_BODIES = st.fixed_dictionaries(
     {"candidates": st.lists(CANDIDATES | VALUES, max_size=3) | VALUES},
-    optional={"context": ROWS, "top_k": SCALARS, "pairwise": SCALARS, "other": SCALARS},
+    optional={
+        "context": ROWS,
+        "top_k": SCALARS,
+        "pairwise": SCALARS,
+        "partial": SCALARS,
+        "other": SCALARS,
+    },
 )
 
 
@@ -133,7 +141,7 @@ def test_only_so_many_names_are_learned() -> None:
 def test_what_a_field_rejects_is_explained(row: Any, pointer: str, code: str) -> None:
     table = REJECTING.build_table()
     encoders = {side: Encoder(REJECTING, side, table) for side in SIDES}
-    decoder = score_decoder(REJECTING, ProblemFinder(encoders, 100))
+    decoder = score_decoder(REJECTING, ProblemFinder(encoders, LIMITS))
     error = decoder.explain(json.dumps({"instances": [row]}).encode())
     assert (error.problems[0].pointer, error.problems[0].code) == (pointer, code)
 

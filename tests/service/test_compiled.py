@@ -21,6 +21,7 @@ from features.vocabulary import Vocabulary
 from service.bodies import BodyDecoder, rank_decoder, score_decoder
 from service.compiled import PlainReader
 from service.errors import RequestError
+from service.limits import Limits
 from service.messages import RankRequest, ScoreRequest
 from service.prepared import Prepared
 from service.problems import ProblemFinder
@@ -41,6 +42,8 @@ WORDS = (
     "x" * 100,
     "y" * 128,
     "z" * 129,
+    "\u00e9" * 71,
+    "w" * 141,
 )
 SCHEMA = Schema(
     (
@@ -74,6 +77,7 @@ PLAIN = Schema(
 )
 CANDIDATE_ONLY = Schema((CategoricalField(name="item", vocabulary=Vocabulary.of(WORDS)),))
 MOST_ROWS = 50
+LIMITS = Limits(rows=MOST_ROWS, text=140, elements=5)
 
 CATEGORIES = (
     st.sampled_from(WORDS)
@@ -93,7 +97,7 @@ NUMBERS = (
 VALUES = {
     "hour": NUMBERS, "city": CATEGORIES, "age": NUMBERS, "price": NUMBERS, "item": CATEGORIES,
     "shop": CATEGORIES, "brand": CATEGORIES, "must": NUMBERS, "\u00fc": CATEGORIES,
-    "tags": st.none() | st.lists(CATEGORIES, max_size=5),
+    "tags": st.none() | st.lists(CATEGORIES, max_size=6),
     "marks": st.none() | st.lists(CATEGORIES, max_size=4),
 }  # fmt: skip
 UNKNOWN = {"new": st.none() | st.lists(st.dictionaries(st.text(max_size=2), NUMBERS), max_size=2)}
@@ -120,6 +124,7 @@ RANK_BODIES = st.fixed_dictionaries(
         "context": row(CONTEXT_NAMES),
         "top_k": st.integers(1, 9),
         "pairwise": st.booleans(),
+        "partial": st.booleans(),
     },
 )
 EDITS = st.lists(
@@ -148,13 +153,13 @@ class Ways:
         table = schema.build_table()
         self.encoders = {side: Encoder(schema, side, table) for side in SIDES}
         self.crosser = Crosser(schema)
-        finder = ProblemFinder(self.encoders, MOST_ROWS)
+        finder = ProblemFinder(self.encoders, LIMITS)
         self.model: Any = StubModel(
             score_decoder(schema, finder), rank_decoder(schema, finder), self
         )
         limits, none = Settings(bundle=Path("none"), max_rows=MOST_ROWS), cast(Any, None)
         self.routes = [route(none, limits, none) for route in (ScoreRoute, RankRoute)]
-        reader = PlainReader.of(schema, table, MOST_ROWS)
+        reader = PlainReader.of(schema, table, LIMITS)
         assert reader is not None
         self.reader = reader
 
@@ -194,7 +199,7 @@ def read_alike(ways: Ways, body: bytes) -> bool:
     assert dict(fast.truncated) == dict(slow.truncated)
     assert list(fast.ids) == list(slow.ids)
     assert [type(id_) for id_ in fast.ids] == [type(id_) for id_ in slow.ids]
-    assert (fast.top_k, fast.pairwise) == (slow.top_k, slow.pairwise)
+    assert (fast.top_k, fast.pairwise, fast.partial) == (slow.top_k, slow.pairwise, slow.partial)
     return True
 
 
@@ -220,7 +225,7 @@ def test_what_is_taken_is_taken_alike(body: Any, is_ascii: bool, edits: list[Any
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.fixed_dictionaries({}, optional={
     "hour": st.none() | st.floats(-1e6, 1e6) | st.integers(-99, 99),
-    "item": st.sampled_from(WORDS[:-1]) | st.none() | st.booleans() | st.integers(-99, 99),
+    "item": st.sampled_from(WORDS[:-3]) | st.none() | st.booleans() | st.integers(-99, 99),
     "new": st.integers(0, 5),
 }), min_size=1, max_size=9))  # fmt: skip
 def test_plain_bodies_are_taken(rows: list[dict[str, Any]]) -> None:
@@ -250,6 +255,8 @@ NOT_PLAIN = [
     b'{"candidates":[{"id":1,"features":{}}],"top_k":0}',
     b'{"candidates":[{"id":1,"features":{}}],"top_k":1.0}',
     b'{"candidates":[{"id":1,"features":{}}],"pairwise":1}',
+    b'{"candidates":[{"id":1,"features":{}}],"partial":null}',
+    b'{"candidates":[{"id":1,"features":{}}],"partial":true,"partial":true}',
     b'{"candidates":[{"id":1,"features":{}}],"other":1}',
     b'{"candidates":[{"id":1,"features":{}}],"candidates":[{"id":1,"features":{}}]}',
     b'{"candidates":{"id":[1],"features":{}}}',
@@ -278,4 +285,4 @@ def test_the_hash_is_xxh3() -> None:
 
 def test_numpy_keeps_what_only_it_can_do() -> None:
     schema = Schema((ValueField(name="x", transform="log1p", minimum=0.0, maximum=9.0),))
-    assert PlainReader.of(schema, schema.build_table(), MOST_ROWS) is None
+    assert PlainReader.of(schema, schema.build_table(), LIMITS) is None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -8,6 +9,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.errors import LARGEST_BODY_BYTES
+from service.scorer import Scorer
+from service.waiting import Client
 
 CONTEXT: dict[str, Any] = {"age": 31, "income": 2500.5, "city": "city1", "history": ["h1", "h2"]}
 ITEMS: list[dict[str, Any]] = [
@@ -187,6 +190,11 @@ def one_candidate(**members: Any) -> dict[str, Any]:
         bad("/instances/1/history", "wrong_type", score_with(history="h1")),
         bad("/instances/1/history/1", "wrong_type", score_with(history=["h1", ["h2"]])),
         bad("/instances/1/history/0", "out_of_range", score_with(history=[2**60])),
+        bad("/instances/1/city", "too_long", score_with(city="x" * 1025)),
+        bad("/instances/1/history", "too_many", score_with(history=["h1"] * 1001)),
+        bad("/instances/1/history/1", "too_long", score_with(history=["h1", "x" * 1025])),
+        bad("/columns/city/1", "too_long", {"columns": {"city": ["a", "x" * 1025]}}),
+        bad("/columns/history/0", "too_many", {"columns": {"history": [["h1"] * 1001]}}),
         bad("/instances", "too_many", {"instances": [{}] * 201}),
         bad("/columns", "missing_key", {"columns": {}}),
         bad("/columns", "missing_key", {"columns": {"nobody": [1]}}),
@@ -216,6 +224,10 @@ def one_candidate(**members: Any) -> dict[str, Any]:
             "/rank",
         ),
         bad("/candidates/0", "wrong_type", rank_with(candidates=[7]), "/rank"),
+        bad("/candidates/0/id", "too_long", one_candidate(id="x" * 1025), "/rank"),
+        bad("/candidates/id/0", "too_long", rank_with(candidates={"id": ["x" * 1025]}), "/rank"),
+        bad("/partial", "wrong_type", rank_with(partial=1), "/rank"),
+        bad("/context/city", "too_long", rank_with(context={"city": "x" * 1025}), "/rank"),
         bad("/candidates/0/id", "missing_key", rank_with(candidates=[{}]), "/rank"),
         bad("/candidates/0/id", "wrong_type", rank_with(candidates=[{"id": None}]), "/rank"),
         bad("/candidates/0/id", "wrong_type", rank_with(candidates=[{"id": True}]), "/rank"),
@@ -302,6 +314,42 @@ def test_a_body_beyond_the_limit_is_413(client: TestClient) -> None:
 def test_bytes_are_counted_as_they_arrive(client: TestClient) -> None:
     answer = client.post("/score", content=(b" " * 65536 for _ in range(20)))
     assert answer.status_code == 413
+
+
+def test_partial_says_how_many_were_scored(client: TestClient) -> None:
+    answer = client.post("/rank", json=RANK | {"partial": True}).json()
+    assert answer["scored"] == 3
+    assert answer["items"] == client.post("/rank", json=RANK).json()["items"]
+
+
+def test_a_wrong_deadline_and_a_compressed_body_are_refused(client: TestClient) -> None:
+    for wrong in ("0", "-1", "x", "1.5"):
+        answer = client.post("/score", json={"instances": []}, headers={"X-Deadline-Ms": wrong})
+        assert answer.status_code == 400
+        assert "X-Deadline-Ms" in answer.json()["detail"]
+    answer = client.post("/score", content=b"{}", headers={"content-encoding": "gzip"})
+    assert answer.status_code == 415
+
+
+def test_a_request_is_not_run_once_its_client_has_left(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = Client()
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        left.is_gone = True  # between the body and the run
+        return {"type": "http.request", "body": b'{"instances": [{}]}'}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/score", "query_string": b""}
+    scope |= {"headers": [], "state": {"client": left}}  # type: ignore[dict-item]
+    monkeypatch.setattr(Scorer, "score", lambda *_: pytest.fail("it was run"))
+    asyncio.run(client.app(scope, receive, send))  # type: ignore[arg-type]
+    assert sent == []
+    assert 'deepfm_refused_total{reason="client_gone"} 1.0' in client.get("/metrics").text
 
 
 def test_large_identifiers_are_echoed_as_sent(client: TestClient) -> None:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -125,3 +126,57 @@ def test_uvicorn_serves_the_factory_by_itself(bundle_path: Path) -> None:
             wait_for(lambda: is_ready(f"http://127.0.0.1:{port}/readyz"))
         finally:
             server.terminate()
+
+
+def test_sigterm_under_load_loses_no_request(bundle_path: Path) -> None:
+    """Threads that open a connection for each request, until they are refused one."""
+    with served(bundle_path.parent) as (server, address):
+        port = int(address.rpartition(":")[2])
+        with ThreadPoolExecutor(8) as clients:
+            asked = [clients.submit(ask_until_refused, port) for _ in range(8)]
+            time.sleep(1)
+            signalled = time.monotonic()
+            server.send_signal(signal.SIGTERM)
+            answered = [moment for one in asked for moment in one.result(PATIENCE_S)]
+        server.communicate(timeout=PATIENCE_S)
+        assert server.returncode == 0
+        assert sum(signalled - 1 < moment < signalled + 2 for moment in answered) >= 300
+        assert sum(moment > signalled for moment in answered) >= 50
+
+
+def ask_until_refused(port: int) -> list[float]:
+    """When each answer came; every request that was taken has a whole and right one.
+
+    A connection that is reset before a byte of an answer never reached the server, for a request
+    that is in the server's hands is always answered: it is opened again, as any client does.
+    """
+    answered: list[float] = []
+    while True:
+        try:
+            connection = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
+        except ConnectionRefusedError:
+            return answered
+        with connection:
+            answer = exchange(connection)
+        if answer is None:
+            continue
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 "), answer
+        assert len(json.loads(body)["scores"]) == 1, answer
+        answered.append(time.monotonic())
+
+
+def exchange(connection: socket.socket) -> bytes | None:
+    """The answer to one request, up to the connection's end; None where the server never read."""
+    body = b'{"instances":[{"age":31}]}'
+    head = b"POST /score HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+    answer = b""
+    try:
+        connection.sendall(head % len(body) + body)
+        while piece := connection.recv(4096):
+            answer += piece
+    except (ConnectionResetError, BrokenPipeError):
+        assert not answer
+        return None
+    assert answer, "closed without an answer"
+    return answer

@@ -1,0 +1,91 @@
+"""What a request says apart from its meaning: its deadline, its client, the bytes of its body."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from service.errors import ClientGone, HeaderError, Problem, RequestError
+from service.waiting import NOBODY, Client
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+_MOST_DIGITS = 9
+_DISCARD_FACTOR = 4
+_DISCARD_S = 5.0
+
+
+def deadline_of(scope: Scope, now: float, default_ms: int) -> float:
+    """When the answer loses its worth, on the clock of `now`; infinite if never.
+
+    Args:
+        scope: of the request.
+        now: when it arrived, in seconds.
+        default_ms: without the header `X-Deadline-Ms`; 0 for none.
+
+    Raises:
+        HeaderError: the header is no positive integer, or the body is compressed.
+    """
+    given = None
+    for name, value in scope["headers"]:
+        if name == b"x-deadline-ms":
+            given = value
+        elif name == b"content-encoding" and value.lower() != b"identity":
+            message = "bodies are taken as they are: send this one without Content-Encoding"
+            raise HeaderError(message, 415, reason="compressed")
+    if given is None:
+        return now + default_ms / 1000 if default_ms else math.inf
+    if not given.isdigit() or len(given) > _MOST_DIGITS or not int(given):
+        raise HeaderError(
+            "the header X-Deadline-Ms must be an integer of milliseconds, at least 1 and of at "
+            f"most {_MOST_DIGITS} digits"
+        )
+    return now + int(given) / 1000
+
+
+def client_of(scope: Scope) -> Client:
+    """Who sent a request; nobody in particular where the server does not tell."""
+    client: Client = scope.get("state", {}).get("client", NOBODY)
+    return client
+
+
+async def read_body(scope: Scope, receive: Receive, most_bytes: int) -> bytes:
+    """The request's body, its bytes counted as they arrive.
+
+    Raises:
+        RequestError: there are too many (413). The rest is read and thrown away for a while, so
+            that the client gets to read the answer.
+        ClientGone: the connection was closed before the body's end.
+    """
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGone("the client went away")
+    body: bytes = message.get("body", b"")
+    if message.get("more_body"):
+        parts, length = [body], len(body)
+        while message.get("more_body") and length <= most_bytes:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone("the client went away")
+            parts.append(message.get("body", b""))
+            length += len(parts[-1])
+        body = b"".join(parts)
+    if len(body) > most_bytes:
+        await _discard(message, receive, most_bytes)
+        text = f"the body is larger than {most_bytes} bytes"
+        raise RequestError([Problem("", "too_long", text)], status=413)
+    return body
+
+
+async def _discard(message: MutableMapping[str, Any], receive: Receive, most_bytes: int) -> None:
+    left = most_bytes * _DISCARD_FACTOR
+    try:
+        async with asyncio.timeout(_DISCARD_S):
+            while message.get("more_body") and left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+    except TimeoutError:
+        return
