@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -22,12 +22,14 @@ class Answering(asyncio.Protocol):
     """Answers every request; stalls at one of them, or hangs up after so many."""
 
     answers = 0
+    open: ClassVar[list[Any]] = []
 
     def __init__(self, status: int, stall_at: int, most: int) -> None:
         self.status, self.stall_at, self.most = status, stall_at, most
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
+        Answering.open.append(transport)
 
     def data_received(self, data: bytes) -> None:
         Answering.answers += 1
@@ -55,6 +57,11 @@ def answering(status: int = 200, stall_at: int = 0, most: int = 10_000) -> Itera
         server.close()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
+        for transport in Answering.open:
+            transport.abort()
+        Answering.open.clear()
+        loop.run_until_complete(asyncio.sleep(0))  # the sockets are closed on the loop's next turn
+        loop.run_until_complete(server.wait_closed())
         loop.close()
 
 
