@@ -11,6 +11,7 @@ import pytest
 
 from bench.processes import cpu_seconds, processes, use
 
+# The benchmarks read CPU time and memory of servers from Linux's /proc.
 pytestmark = pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs /proc")
 CHILD = "import sys; held = bytearray(b'x' * 30_000_000); print(); sys.stdin.read()"
 

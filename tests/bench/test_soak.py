@@ -10,6 +10,7 @@ from bench.open_loop import Window
 from bench.processes import Server
 from bench.soak import Record, warm_up_s
 
+# The benchmarks read CPU time and memory of servers from Linux's /proc.
 pytestmark = pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs /proc")
 
 

@@ -21,6 +21,7 @@ SCHEMA = Schema(
     )
 )
 LARGE, SMALL = 8, 100  # rows per batch: 16 places are fewer than 102 table rows, 200 are more
+# The compiled way is optional: no compiler, no module. The gate asserts that it was built.
 ways = pytest.mark.parametrize(
     "is_compiled",
     [

@@ -17,6 +17,7 @@ LAYOUTS = {
     "multi": [0, 1, 1, 1, 2],
     "wide": [0, 1, 1, -1, -1, 2, -1],
 }
+# The module is optional: no compiler, no module. The gate asserts that it was built.
 compiled = pytest.mark.skipif(not tables.IS_COMPILED, reason="model._tables was not built")
 
 
