@@ -96,6 +96,7 @@ def fuxictr(job: dict[str, Any]) -> dict[str, float]:
         train, valid, test = RankDataLoader(
             features, "both", *parts, batch_size=job["batch"], shuffle=True
         )
+        Path(job["folder"], "job").mkdir(exist_ok=True)  # where it keeps its best weights
         started = time.perf_counter()
         model.fit(train, epochs=100, validation_data=valid)
         seconds = time.perf_counter() - started
