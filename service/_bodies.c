@@ -313,6 +313,8 @@ static int begin_row(Reader *reader, int number)
     Side *side = &reader->sides[number];
     if (!grow(reader, side))
         return 0;
+    if (side->slots == 0)
+        return 1; /* a schema may have no field on one side: nothing to copy from */
     Py_ssize_t place = side->rows * side->slots;
     memcpy(side->index + place, side->first_index, (size_t)side->slots * sizeof *side->index);
     memcpy(side->weight + place, side->first_weight, (size_t)side->slots * sizeof *side->weight);

@@ -88,7 +88,7 @@ class BodyDecoder(Generic[R]):
         return dict(counts)
 
     def _learn(self, names: Counts) -> None:
-        new = [name for name in names if name not in self._learned and len(name) <= LONGEST_LEARNED]
+        new = [name for name in names if name not in self._learned and _can_be_learned(name)]
         room = MOST_LEARNED - len(self._learned)
         if new and room > 0:
             self._learned += tuple(new[:room])
@@ -113,6 +113,11 @@ def rank_decoder(schema: Schema, finder: ProblemFinder) -> BodyDecoder[RankReque
         _rank_rows,
         finder.fields.__contains__,
     )
+
+
+def _can_be_learned(name: str) -> bool:
+    """Whether a struct may have a member of this name in JSON: msgspec takes none with escapes."""
+    return len(name) <= LONGEST_LEARNED and not any(c < " " or c in '"\\' for c in name)
 
 
 def _score_rows(body: Any) -> Iterator[tuple[dict[str, Any], bool]]:
