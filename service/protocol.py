@@ -122,6 +122,9 @@ class Protocol(HttpToolsProtocol):
             self.stray > limits.header_bytes and self._head_bytes() > limits.header_bytes
         ):
             self.refused_with = 431
+        elif self.parser.should_upgrade() and self._has_body():
+            # The parser ends such a request with its head: its body would be the next request.
+            self.refused_with = 400
         if self.refused_with:
             raise ValueError(self.refused_with)  # to the parser, which stops
         self.stray = 0
@@ -157,6 +160,12 @@ class Protocol(HttpToolsProtocol):
         """Note that somebody reads again; called by the transport."""
         self.unread_since = None
         super().resume_writing()
+
+    def _has_body(self) -> bool:
+        return any(
+            name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0"))
+            for name, value in self.headers
+        )
 
     def _head_bytes(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)

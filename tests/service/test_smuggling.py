@@ -32,3 +32,16 @@ def test_an_ambiguous_request_is_a_400_and_what_follows_is_not_run(headers: list
     assert [status for status, _ in found.answers] == [400]
     assert found.run == []
     assert found.is_over
+
+
+def test_a_body_behind_an_upgrade_is_not_run_as_a_request() -> None:
+    whole = request("/a", request("/hidden"), b"upgrade: h2c", b"connection: upgrade")
+    begin = whole.index(b"\r\n\r\n") + 4
+    found = talk(lambda: said(whole[:begin], whole[begin:]))
+    assert [status for status, _ in found.answers] == [400]
+    assert found.run == []
+
+
+def test_an_upgrade_without_a_body_is_answered_as_if_not_asked_for() -> None:
+    found = talk(lambda: said(request("/a", b"", b"upgrade: h2c", b"connection: upgrade")))
+    assert found.answers == [(200, b"/a")]
