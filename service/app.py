@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import FileResponse, HTMLResponse
 from msgspec.structs import asdict
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -18,18 +15,18 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from features.description import schema_summary
-from service.admin import AdminRoutes, Keys
+from service.admin import AdminRoutes
+from service.docs_page import docs, docs_file
 from service.errors import ClientGone, NotReady, ServiceError, answer_to, problem_answer
 from service.incoming import Receive, Scope
+from service.keys import Door, Keys
 from service.models import Models
-from service.openapi import components, hot_paths
+from service.openapi import components, hot_paths, require_keys
 from service.owner import Owner, OwnVersions
 from service.routes import RankRoute, ScoreRoute, Send
 from service.scorer import Scorer
 from service.settings import Settings, load_settings
 from service.telemetry import Telemetry, VersionCounts
-
-_SWAGGER = Path(__file__).parent / "swagger"
 
 
 class App(FastAPI):
@@ -52,6 +49,7 @@ class App(FastAPI):
         self.settings = settings
         self.owner = owner
         self.is_ending = False
+        self.door = Door.of(settings)
         self.models = Models()
         self.telemetry = Telemetry(self.models)
         self.registry = CollectorRegistry()
@@ -67,6 +65,13 @@ class App(FastAPI):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer on the short way where there is one."""
+        if self.door is not None and scope["type"] == "http":
+            try:
+                self.door.check(scope)
+            except ServiceError as error:
+                self.telemetry.refuse(error.reason)
+                await _response(*answer_to(error))(scope, receive, send)
+                return
         if scope["type"] == "http" and scope["method"] == "POST":
             route = self.hot.get(scope["path"])
             if route is not None:
@@ -82,6 +87,8 @@ class App(FastAPI):
             document["paths"] = hot_paths(schema) | document["paths"]
             schemas = document.get("components", {}).get("schemas", {})
             document["components"] = {"schemas": schemas | components(schema)}
+        if self.settings.api_keys_file is not None:
+            require_keys(document)
         return document
 
 
@@ -104,8 +111,8 @@ def create_app(
     app.get("/readyz", summary="Whether it answers, and with what")(_readyz)
     app.get("/metrics", summary="Counters for Prometheus")(_metrics)
     app.get("/v1/models", summary="Loaded versions, their metrics and fields")(_models)
-    app.get("/docs", include_in_schema=False)(_docs)
-    app.get("/docs/{name}", include_in_schema=False)(_docs_file)
+    app.get("/docs", include_in_schema=False)(docs)
+    app.get("/docs/{name}", include_in_schema=False)(docs_file)
     if settings.admin_keys_file is not None:
         admin = AdminRoutes(Keys(settings.admin_keys_file))
         app.post("/admin/reload", include_in_schema=False)(admin.reload)
@@ -168,23 +175,6 @@ async def _models(request: Request) -> dict[str, Any]:
     ]
     current = models.current
     return {"models": [{"name": current.name, "version": current.version, "versions": loaded}]}
-
-
-async def _docs() -> HTMLResponse:
-    return get_swagger_ui_html(
-        openapi_url="openapi.json",
-        title="DeepFM service",
-        swagger_js_url="docs/swagger-ui-bundle.js",
-        swagger_css_url="docs/swagger-ui.css",
-        swagger_favicon_url="data:,",
-        swagger_ui_parameters={"tryItOutEnabled": True},
-    )
-
-
-async def _docs_file(name: str) -> FileResponse:
-    if name not in ("swagger-ui-bundle.js", "swagger-ui.css"):
-        raise HTTPException(404)
-    return FileResponse(_SWAGGER / name)
 
 
 async def _problem(request: Request, error: Exception) -> Response:

@@ -4,6 +4,7 @@ DeepFMError
 └── ServiceError
     ├── RequestError    the request is at fault: its problems, each with a pointer (400, 413, 422)
     ├── HeaderError     a header cannot be met (400, 415)
+    ├── Unauthorized    a key is needed (401, WWW-Authenticate)
     ├── NotFound        no such path or version (404)
     ├── NotReady        no model is being served yet, or no longer (503, Retry-After)
     ├── Overloaded      too much waits, or too much for the deadline (429, Retry-After)
@@ -85,6 +86,13 @@ class HeaderError(ServiceError):
     status = 400
 
 
+class Unauthorized(ServiceError):
+    """A key is needed, and none of the right ones was given; the client gives one."""
+
+    status = 401
+    reason = "no_key"
+
+
 class NotFound(ServiceError):
     """No such path or version; the client asks for another."""
 
@@ -137,6 +145,8 @@ def problem_answer(
     headers = [(b"content-type", CONTENT_TYPE), (b"content-length", str(len(body)).encode())]
     if status in (429, 503):
         headers.append((b"retry-after", str(RETRY_AFTER_S).encode()))
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
     return status, headers, body
 
 

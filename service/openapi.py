@@ -15,6 +15,7 @@ from service.errors import MOST_PROBLEMS
 _MOST_LISTED = 20
 _CATEGORY = {"type": ["string", "number", "boolean", "null"]}
 _EXAMPLE_CANDIDATES = 3
+NEEDS_NO_KEY = ("/healthz", "/readyz", "/docs")
 _PROBLEMS = {
     "400": "The body is not JSON, or a header is wrong.",
     "404": "The version is not loaded.",
@@ -35,6 +36,21 @@ def hot_paths(schema: Schema) -> dict[str, Any]:
         "/score": _path("Click probabilities of instances", "Score", score_example(schema)),
         "/rank": _path("Rank candidates for one context", "Rank", rank_example(schema)),
     }
+
+
+def require_keys(document: dict[str, Any]) -> None:
+    """Say in a whole document that a key is needed, and where it is not."""
+    schemes = {"key": {"type": "http", "scheme": "bearer"}}
+    document["components"] = document.get("components", {}) | {"securitySchemes": schemes}
+    document["security"] = [{"key": []}]
+    refusal = {"description": "A key is needed: `Authorization: Bearer KEY`."}
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            if path in NEEDS_NO_KEY:
+                changed = operation | {"security": []}
+            else:
+                changed = operation | {"responses": operation["responses"] | {"401": refusal}}
+            document["paths"] = document["paths"] | {path: methods | {method: changed}}
 
 
 def components(schema: Schema) -> dict[str, Any]:

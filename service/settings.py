@@ -8,7 +8,15 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FilePath, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FilePath,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from features.errors import ConfigError
 from service.cores import usable_cores
@@ -66,6 +74,20 @@ class Settings(BaseModel):
         description="keys that open /admin, one a line, read again when it changes; "
         "without it there is no /admin",
     )
+    admin_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="port on which /admin is, and nothing else; the other port then has no /admin",
+    )
+    admin_host: str = Field(
+        default="127.0.0.1", description="address to listen on with the admin port"
+    )
+    api_keys_file: FilePath | None = Field(
+        default=None,
+        description="keys, one a line, read again when it changes: all but /healthz, /readyz and "
+        "the page /docs then needs one of them",
+    )
     max_text: int = Field(
         default=1024, ge=1, description="most characters of a category, and of an id that is a text"
     )
@@ -108,6 +130,15 @@ class Settings(BaseModel):
     @classmethod
     def _one_per_core(cls, given: Any) -> Any:
         return usable_cores() if given == "auto" else given
+
+    @field_validator("admin_port")
+    @classmethod
+    def _an_own_port_with_keys(cls, given: int | None, info: ValidationInfo) -> int | None:
+        if given is not None and info.data.get("admin_keys_file") is None:
+            raise ValueError("it needs admin_keys_file: without keys there is no /admin")
+        if given is not None and given == info.data.get("port"):
+            raise ValueError("it must be another port than that of the service")
+        return given
 
     @property
     def limits(self) -> Limits:

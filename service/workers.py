@@ -19,6 +19,8 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
@@ -48,27 +50,28 @@ def serve(settings: Settings) -> None:
 
         owner = OwnVersions(settings)
         owner.load_first()
-        with _listening(settings) as listener:
-            _run(listener, settings, owner)
+        with _listening(settings) as listeners:
+            _run(listeners, settings, owner)
         return
-    with _listening(settings) as placeholder:
-        port = placeholder.getsockname()[1]
+    with _listening(settings) as placeholders:
+        port = placeholders[0].getsockname()[1]
         settings = settings.model_copy(update={"port": port})
         Supervisor(settings, _context(), _work).run()
 
 
-def _run(listener: socket.socket, settings: Settings, owner: Owner) -> None:
+def _run(listeners: list[socket.socket], settings: Settings, owner: Owner) -> None:
     from service.app import create_app  # noqa: PLC0415
     from service.server import Server  # noqa: PLC0415
 
     server = Server(create_app(settings, owner=owner), settings)
     _spare_the_collector()
-    host, port = listener.getsockname()[:2]
-    _log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+    for listener in listeners:
+        host, port = listener.getsockname()[:2]
+        _log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
     # For a signal that comes before uvicorn's own handler does, and because uvicorn raises the one
     # that ended it once more when all is answered: that is no failure.
     signal.signal(signal.SIGTERM, server.handle_exit)
-    server.run(sockets=[listener])
+    server.run(sockets=listeners)
 
 
 def _spare_the_collector() -> None:
@@ -80,18 +83,31 @@ def _spare_the_collector() -> None:
     gc.set_threshold(100_000, 50, 100)
 
 
-def _listening(settings: Settings) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
+@contextmanager
+def _listening(settings: Settings) -> Iterator[list[socket.socket]]:
+    """The public socket, and that of the admin port where there is one: every worker has both.
+
+    Which path is on which of them is decided by `service.keys.Door`.
+    """
+    with ExitStack() as open_sockets:
+        listeners = [_bound(settings.host, settings.port, settings.workers > 1)]
+        open_sockets.enter_context(listeners[0])
+        if settings.admin_port is not None:
+            listeners.append(_bound(settings.admin_host, settings.admin_port, settings.workers > 1))
+            open_sockets.enter_context(listeners[1])
+        yield listeners
+
+
+def _bound(host: str, port: int, is_shared: bool) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if settings.workers > 1:
+    if is_shared:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
-        listener.bind((settings.host, settings.port))
+        listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise ConfigError(
-            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}"
-        ) from error
+        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}") from error
     return listener
 
 
@@ -108,8 +124,8 @@ def _work(settings: Settings, version: int, connection: Connection) -> None:
 
     owner = Link(settings, connection)
     if owner.load_first(version):
-        with _listening(settings) as listener:
-            _run(listener, settings, owner)
+        with _listening(settings) as listeners:
+            _run(listeners, settings, owner)
 
 
 def _end_with_parent() -> None:

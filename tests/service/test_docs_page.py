@@ -1,0 +1,46 @@
+"""The page, and that no other origin may use the service; a browser's own word on it is slow."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from starlette.testclient import TestClient
+
+PAGE = ("/docs", "/docs/start.js", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css")
+
+
+@pytest.mark.parametrize("path", PAGE)
+def test_the_page_forbids_other_origins_frames_and_guessing(client: TestClient, path: str) -> None:
+    headers = client.get(path).headers
+    policy = dict(part.split(" ", 1) for part in headers["content-security-policy"].split("; "))
+    assert policy["default-src"] == "'none'"
+    assert policy["script-src"] == policy["connect-src"] == "'self'"
+    assert policy["frame-ancestors"] == "'none'"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["referrer-policy"] == "no-referrer"
+
+
+def test_no_script_stands_inside_the_page(client: TestClient) -> None:
+    page = client.get("/docs").text
+    assert re.findall(r"<script[^>]*>(.*?)</script>", page, re.DOTALL) == ["", ""]
+    assert not re.search(r"\son\w+=|javascript:|style=", page)
+
+
+def test_only_files_of_the_page_are_served(client: TestClient) -> None:
+    assert client.get("/docs/LICENSE").status_code == 404
+    assert client.get("/docs/docs.html").status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/score", "/rank", "/healthz", "/docs"])
+def test_other_origins_are_allowed_nothing(client: TestClient, path: str) -> None:
+    asked = {
+        "origin": "https://elsewhere.example",
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "content-type",
+    }
+    preflight = client.options(path, headers=asked)
+    assert preflight.status_code == 405
+    for answer in (preflight, client.get(path, headers=asked), client.post(path, headers=asked)):
+        assert not [name for name in answer.headers if name.startswith("access-control-")]
