@@ -77,6 +77,7 @@ typedef struct {
     uint64_t homes;
     uint64_t row; /* number of the row being read; grows for ever */
     Py_ssize_t longest_text, longest_list;
+    Py_ssize_t deepest; /* of the value of an unknown field */
     Unknown unknown[MOST_UNKNOWN];
     int unknown_count;
     Py_ssize_t *truncated; /* [count] */
@@ -342,7 +343,7 @@ static int take_fields(Reader *reader, Input *in, int sides)
             *follower = (int)(field - reader->fields);
             follower = &field->follower;
         }
-        else if (!count_unknown(reader, name, length) || !skip_value(in, 0))
+        else if (!count_unknown(reader, name, length) || !skip_value(in, reader->deepest))
             return 0;
         if (!(state = next_or_end(in, '}')))
             return 0;
@@ -718,9 +719,9 @@ static PyObject *reader_new(PyTypeObject *type, PyObject *args, PyObject *names)
         PyErr_SetString(PyExc_TypeError, "Reader takes no named arguments");
         return NULL;
     }
-    Py_ssize_t longest_text, longest_list;
-    if (!PyArg_ParseTuple(args, "OKO!O!(nn)", &table, &homes, &PyTuple_Type, &weighted,
-                          &PyList_Type, &described, &longest_text, &longest_list))
+    Py_ssize_t longest_text, longest_list, deepest;
+    if (!PyArg_ParseTuple(args, "OKO!O!(nnn)", &table, &homes, &PyTuple_Type, &weighted,
+                          &PyList_Type, &described, &longest_text, &longest_list, &deepest))
         return NULL;
     Reader *reader = (Reader *)type->tp_alloc(type, 0);
     if (!reader)
@@ -728,6 +729,7 @@ static PyObject *reader_new(PyTypeObject *type, PyObject *args, PyObject *names)
     reader->homes = homes;
     reader->longest_text = longest_text;
     reader->longest_list = longest_list;
+    reader->deepest = deepest;
     reader->count = (int)PyList_GET_SIZE(described);
     reader->fields = PyMem_Calloc((size_t)reader->count + 1, sizeof *reader->fields);
     reader->truncated = PyMem_Calloc((size_t)reader->count + 1, sizeof *reader->truncated);

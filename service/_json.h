@@ -3,7 +3,6 @@
 
 #include <math.h>
 
-#define DEEPEST 32
 #define EXACT_DIGITS 15 /* 10^15 < 2^53: mantissas that a double holds exactly */
 #define EXACT_POWER 22  /* 10^22 is the largest exact power of ten in a double */
 #define LONGEST_NUMBER 63
@@ -144,7 +143,8 @@ static int take_number(Input *in, Number *number)
 
 static int starts_number(char c) { return c == '-' || (c >= '0' && c <= '9'); }
 
-static int skip_value(Input *in, int depth)
+/* `deepest`: how many lists and objects may be open inside each other. */
+static int skip_value(Input *in, Py_ssize_t deepest)
 {
     const char *text;
     Py_ssize_t length;
@@ -160,7 +160,7 @@ static int skip_value(Input *in, int depth)
         return take_word(in, "false");
     if (c == 'n')
         return take_word(in, "null");
-    if ((c != '[' && c != '{') || depth == DEEPEST)
+    if ((c != '[' && c != '{') || deepest <= 0)
         return 0;
     char closing = c == '[' ? ']' : '}';
     in->at++;
@@ -169,7 +169,7 @@ static int skip_value(Input *in, int depth)
     for (int state = 1; state != 2;) {
         if (c == '{' && !(take_string(in, &text, &length) && take(in, ':')))
             return 0;
-        if (!skip_value(in, depth + 1) || !(state = next_or_end(in, closing)))
+        if (!skip_value(in, deepest - 1) || !(state = next_or_end(in, closing)))
             return 0;
     }
     return 1;

@@ -33,6 +33,7 @@ class BodyDecoder(Generic[R]):
         find_problems: of a generically decoded body.
         find_rows: the field objects inside a decoded, faultless body; true for columns.
         is_field: whether a name belongs to the model.
+        most_depth: most lists and objects inside each other.
     """
 
     def __init__(
@@ -41,11 +42,13 @@ class BodyDecoder(Generic[R]):
         find_problems: Callable[[Any], list[Problem]],
         find_rows: Callable[[Any], Iterator[tuple[dict[str, Any], bool]]],
         is_field: Callable[[str], bool],
+        most_depth: int,
     ) -> None:
         self._build = build
         self._find_problems = find_problems
         self._find_rows = find_rows
         self._is_field = is_field
+        self._most_depth = most_depth
         self._learned: tuple[str, ...] = ()
         self._messages = build((), True)
 
@@ -63,13 +66,13 @@ class BodyDecoder(Generic[R]):
 
     def explain(self, body: bytes) -> RequestError:
         """The error of a body that the encoder refused."""
-        problems = self._find_problems(decode_json(body))
+        problems = self._find_problems(decode_json(body, self._most_depth))
         if not problems:
             raise RuntimeError("the encoder refused a body in which no problem is found")
         return RequestError(problems)
 
     def _decode_slowly(self, body: bytes) -> R:
-        document = decode_json(body)
+        document = decode_json(body, self._most_depth)
         problems = self._find_problems(document)
         if problems:
             raise RequestError(problems)
@@ -102,6 +105,7 @@ def score_decoder(schema: Schema, finder: ProblemFinder) -> BodyDecoder[ScoreReq
         finder.score_problems,
         _score_rows,
         finder.fields.__contains__,
+        finder.limits.depth,
     )
 
 
@@ -112,6 +116,7 @@ def rank_decoder(schema: Schema, finder: ProblemFinder) -> BodyDecoder[RankReque
         finder.rank_problems,
         _rank_rows,
         finder.fields.__contains__,
+        finder.limits.depth,
     )
 
 

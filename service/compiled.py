@@ -17,7 +17,7 @@ from features.encode import Encoded
 from features.row import NUMPY_ONLY
 from features.schema import SIDES, BucketField, CategoricalField, Field, Schema, ValueField
 from features.table import HashTable
-from service.limits import Limits
+from service.limits import MOST_AROUND, Limits
 from service.prepared import Prepared
 
 try:
@@ -49,7 +49,7 @@ class PlainReader:
             table.homes,
             (schema.is_weighted("context"), schema.is_weighted("candidate")),
             [_described(schema, member) for side in SIDES for member in schema.members(side)],
-            (limits.text, limits.elements),
+            (limits.text, limits.elements, limits.depth - MOST_AROUND),
         )
 
     @classmethod

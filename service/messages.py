@@ -18,7 +18,8 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from features.schema import CategoricalField, Field, Schema
-from service.limits import Limits
+from service.limits import MOST_AROUND, Limits
+from service.nesting import is_deeper
 
 MOST_LEARNED = 64
 LONGEST_LEARNED = 200
@@ -102,6 +103,7 @@ class RowMessages:
         kinds = [(member.name, value_type(member, limits)) for member in fields]
         self.names = [member.name for member in fields]
         self.learned = learned
+        self.deepest = limits.depth - MOST_AROUND
         self.row = _row_struct(
             "Row",
             [(name, kind, None) for name, kind in kinds],
@@ -116,12 +118,17 @@ class RowMessages:
         )
 
     def from_rows(self, rows: Sequence[Struct]) -> tuple[dict[str, Sequence[Any]], Counts]:
-        """Row structs -> field name -> values, and the unknown names met."""
+        """Row structs -> field name -> values, and the unknown names met.
+
+        Raises:
+            msgspec.ValidationError: a value of an unknown name is nested deeply.
+        """
         columns = list(zip(*map(msgspec.structs.astuple, rows), strict=True))
         known: dict[str, Sequence[Any]] = dict(zip(self.names, columns, strict=False))
         unknown = {}
         for name, column in zip(self.learned, columns[len(self.names) :], strict=False):
             if met := len(column) - column.count(UNSET):
+                self._bound_depth(column)
                 unknown[name] = met
         return known, unknown
 
@@ -131,7 +138,8 @@ class RowMessages:
         """A columns struct -> field name -> values, the unknown names met, the number of rows.
 
         Raises:
-            msgspec.ValidationError: the columns differ in length, or there are none to count.
+            msgspec.ValidationError: the columns differ in length, or there are none to count, or
+                an unknown one is nested deeply.
         """
         values = msgspec.structs.astuple(columns)
         known = {
@@ -145,8 +153,18 @@ class RowMessages:
         if len(lengths) != 1:
             raise msgspec.ValidationError("columns must be there and equally long")
         rows = lengths.pop()
+        self._bound_depth(values[len(self.names) :])
         found = zip(self.learned, values[len(self.names) :], strict=False)
         return known, {name: rows for name, column in found if column is not UNSET}, rows
+
+    def _bound_depth(self, unknown: Sequence[Any]) -> None:
+        """Leave it to the slow way to judge values that may be too deep: nothing types them.
+
+        Raises:
+            msgspec.ValidationError: one may be.
+        """
+        if is_deeper(unknown, self.deepest):
+            raise msgspec.ValidationError("values of an unknown name are nested deeply")
 
 
 class ScoreMessages:

@@ -19,26 +19,36 @@ from features.errors import FeatureError
 from features.schema import CategoricalField, Field, Side
 from service.errors import MOST_PROBLEMS, Problem, RequestError
 from service.limits import Limits
+from service.nesting import is_deeper
 
 MOST_PAIRWISE = 100
+_TOO_DEEP = "the body is nested too deeply"
 _RANK_KEYS = ("context", "candidates", "top_k", "pairwise", "partial")
 _SIDE_OF_OTHER: dict[Side, Side] = {"context": "candidate", "candidate": "context"}
 
 
-def decode_json(body: bytes) -> Any:
+def decode_json(body: bytes, most_depth: int = Limits.depth) -> Any:
     """Any JSON document.
 
+    Args:
+        body: the document's bytes.
+        most_depth: most lists and objects inside each other.
+
     Raises:
-        RequestError: it is none (400), or a number is beyond float64 (422, naming each place).
+        RequestError: it is none, or deeper (400); or a number is beyond float64 (422, naming each
+            place).
     """
     try:
-        return msgspec.json.decode(body)
+        document = msgspec.json.decode(body)
     except RecursionError as error:
-        raise _invalid_json("the body is nested too deeply") from error
+        raise _invalid_json(_TOO_DEEP) from error
     except msgspec.ValidationError as error:
         raise RequestError(_beyond_float64(body)) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _invalid_json(f"the body is not valid JSON: {_reason(error)}") from error
+    if is_deeper([document], most_depth):
+        raise _invalid_json(_TOO_DEEP)
+    return document
 
 
 class ProblemFinder:

@@ -94,6 +94,12 @@ class Settings(BaseModel):
     max_list: int = Field(
         default=1000, ge=1, description="most elements of a multi-valued field's list"
     )
+    max_depth: int = Field(
+        default=32,
+        ge=8,
+        le=256,
+        description="most lists and objects inside each other; /rank itself needs five",
+    )
     max_queued_rows: int = Field(
         default=65_536,
         ge=1,
@@ -143,7 +149,9 @@ class Settings(BaseModel):
     @property
     def limits(self) -> Limits:
         """Bounds of requests and of what waits."""
-        return Limits(self.max_rows, self.max_text, self.max_list, self.max_queued_rows)
+        return Limits(
+            self.max_rows, self.max_text, self.max_list, self.max_depth, self.max_queued_rows
+        )
 
     @property
     def threads_per_run(self) -> int:
