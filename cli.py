@@ -23,6 +23,8 @@ DEMO_ROWS = 400_000
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 when it did what it says, 2 with one sentence on stderr when not."""
     options = _parser().parse_args(arguments)
+    # Before any command imports the runtime, which would report its use to its makers.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     try:
         options.run(options)
     except DeepFMError as error:
@@ -75,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
         "-o", "--output", type=Path, help="ROOT/NAME/VERSION; default bundles/NAME/(next integer)"
     )
     export.add_argument("--precision", choices=["fp32", "int8"], help="default: the spec's")
+    export.add_argument(
+        "--sign", type=Path, metavar="KEY", help="private key (Ed25519, PEM) to sign it with"
+    )
     export.set_defaults(run=_export)
 
     _add_serving(commands)
@@ -109,6 +114,12 @@ def _add_serving(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
     inspect = commands.add_parser("inspect", help="say what is inside a bundle")
     inspect.add_argument("bundle", type=Path, metavar="ROOT/NAME/VERSION")
+    inspect.add_argument(
+        "--trusted-keys",
+        type=Path,
+        metavar="FILE",
+        help="public keys; refuses what none has signed",
+    )
     inspect.set_defaults(run=_inspect)
 
 
@@ -145,7 +156,7 @@ def _terminate(number: int, frame: object) -> None:
 def _export(options: argparse.Namespace) -> None:
     from export.bundle import export_run
 
-    target = export_run(options.folder, options.output, options.precision)
+    target = export_run(options.folder, options.output, options.precision, options.sign)
     print(f"{target}: exported; next: deepfm serve {target.parent}")
 
 
@@ -168,8 +179,10 @@ def _score(options: argparse.Namespace) -> None:
 def _inspect(options: argparse.Namespace) -> None:
     from features.bundle import open_bundle
     from features.description import describe
+    from features.signature import TrustedKeys
 
-    print(describe(open_bundle(options.bundle)))
+    trusted = None if options.trusted_keys is None else TrustedKeys(options.trusted_keys)
+    print(describe(open_bundle(options.bundle, trusted), is_checked=trusted is not None))
 
 
 def _demo(options: argparse.Namespace) -> None:

@@ -25,6 +25,7 @@ from features.bundle import (
     MODEL_FILE,
     REFERENCE_FILE,
     Manifest,
+    sign_manifest,
     versions,
     write_manifest,
 )
@@ -33,6 +34,7 @@ from features.encode import Encoded, Encoder
 from features.errors import ConfigError
 from features.schema import SIDES
 from features.schema_file import fingerprint, save_schema
+from features.signature import sign
 from model.calibrate import Calibration, fit_calibration
 from model.metrics import evaluate
 from model.reliability import reliability
@@ -41,22 +43,30 @@ from model.run import Judged, Run, load_run
 T = TypeVar("T")
 
 
-def export_run(folder: Path, target: Path | None = None, precision: str | None = None) -> Path:
+def export_run(
+    folder: Path,
+    target: Path | None = None,
+    precision: str | None = None,
+    key_file: Path | None = None,
+) -> Path:
     """Export a run folder; reads nothing else.
 
     Args:
         folder: as `deepfm train` left it.
         target: `ROOT/NAME/VERSION`; default `bundles/NAME/(next integer)` in the working folder.
         precision: default the spec's.
+        key_file: private key that signs the bundle; None leaves it unsigned.
 
     Returns:
         The bundle.
 
     Raises:
-        ConfigError: the target's last part is no version.
+        ConfigError: the target's last part is no version, or the key cannot be used.
         OutputError: the target exists already or cannot be written.
         ParityError: the graph does not score as the network does, or int8 costs too much.
     """
+    if key_file is not None:
+        sign(b"", key_file)  # a key that cannot be used is said before the work, not after it
     run = load_run(folder)
     precision = precision or run.spec.export.precision
     if precision not in ("fp32", "int8"):
@@ -102,6 +112,8 @@ def export_run(folder: Path, target: Path | None = None, precision: str | None =
             outputs=OUTPUTS,
         )
         write_manifest(draft, manifest)
+        if key_file is not None:
+            sign_manifest(draft, key_file)
     if comparison is not None:
         sys.stderr.write(
             f"on {comparison.rows:,} rows: fp32 {comparison.fp32}, int8 {comparison.int8}\n"

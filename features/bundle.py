@@ -4,7 +4,8 @@ Rules:
 - It is written as `features.atomic.new_folder`: a folder with an integer name is complete. It is
   never modified afterwards: its files are memory-mapped.
 - `manifest.json` names every other file with its SHA-256. A file that is not listed, a link, or a
-  name with a path in it is refused.
+  name with a path in it is refused. Only the manifest's own signature, where there is one, is not
+  listed: it comes after the manifest.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import msgspec
 from features.errors import BundleError, SchemaError
 from features.schema import Schema
 from features.schema_file import fingerprint, load_schema
+from features.signature import SIGNATURE_FILE, TrustedKeys, sign
 from features.table import HashTable
 
 BUNDLE_FORMAT = 2
@@ -80,6 +82,11 @@ class Bundle:
     table: HashTable
 
     @property
+    def is_signed(self) -> bool:
+        """Whether a signature lies in it, right or wrong."""
+        return (self.path / SIGNATURE_FILE).is_file()
+
+    @property
     def model_path(self) -> Path:
         """The ONNX graph; its external data lies beside it."""
         return self.path / MODEL_FILE
@@ -95,14 +102,18 @@ class Bundle:
         return _read_json(self.path / REFERENCE_FILE)
 
 
-def open_bundle(path: Path) -> Bundle:
+def open_bundle(path: Path, trusted: TrustedKeys | None = None) -> Bundle:
     """Bundle at `ROOT/NAME/VERSION`, every file checked.
 
+    Args:
+        path: the folder.
+        trusted: keys, one of which must have signed it; None asks for no signature.
+
     Raises:
-        BundleError: a file is missing, altered, unlisted or a link, the format is another one, or
-            the schema is not the one the manifest names.
+        BundleError: a file is missing, altered, unlisted or a link, the format is another one, the
+            schema is not the one the manifest names, or no trusted key has signed it.
     """
-    manifest = _read_manifest(path)
+    manifest = _read_manifest(path, trusted)
     _check_files(path, manifest)
     try:
         # The check reads every vocabulary: in maps of their own, so that no page of them stays.
@@ -131,8 +142,21 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     (folder / MANIFEST_FILE).write_text(json.dumps(document, indent=1) + "\n")
 
 
-def _read_manifest(path: Path) -> Manifest:
-    document = _read_json(path / MANIFEST_FILE)
+def sign_manifest(folder: Path, key_file: Path) -> None:
+    """Write the signature of the `manifest.json` in `folder` beside it.
+
+    Raises:
+        ConfigError: the key cannot be used.
+    """
+    content = (folder / MANIFEST_FILE).read_bytes()
+    (folder / SIGNATURE_FILE).write_bytes(sign(content, key_file))
+
+
+def _read_manifest(path: Path, trusted: TrustedKeys | None) -> Manifest:
+    content = _read_bytes(path / MANIFEST_FILE)
+    if trusted is not None:  # before anything in it is believed, and the very bytes that are read
+        trusted.check(content, path / SIGNATURE_FILE)
+    document = _parsed(content, path / MANIFEST_FILE)
     if document.get("format") not in _READABLE_FORMATS:
         raise BundleError(
             f"{path}: bundle format {document.get('format')}, "
@@ -144,6 +168,8 @@ def _read_manifest(path: Path) -> Manifest:
         raise BundleError(f"{path / MANIFEST_FILE}: {error}") from error
     if path.name.isdigit() and int(path.name) != manifest.version:
         raise BundleError(f"{path}: the manifest says version {manifest.version}")
+    if trusted is not None and path.absolute().parent.name != manifest.name:
+        raise BundleError(f"{path}: what was signed is a version of another model")
     return manifest
 
 
@@ -155,7 +181,7 @@ def _check_files(path: Path, manifest: Manifest) -> None:
     if required:
         raise BundleError(f"{path}: the manifest does not list {min(required)}")
     present = {entry.name for entry in path.iterdir()}
-    unlisted = present - manifest.files.keys() - {MANIFEST_FILE}
+    unlisted = present - manifest.files.keys() - {MANIFEST_FILE, SIGNATURE_FILE}
     if unlisted:
         raise BundleError(f"{path}: holds {min(unlisted)}, which the manifest does not list")
     for name, expected in manifest.files.items():
@@ -167,11 +193,21 @@ def _check_files(path: Path, manifest: Manifest) -> None:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
+    return _parsed(_read_bytes(file), file)
+
+
+def _read_bytes(file: Path) -> bytes:
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not valid JSON"
-        raise BundleError(f"{file}: cannot be read: {reason}") from error
+        return file.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{file}: cannot be read: {error.strerror}") from error
+
+
+def _parsed(content: bytes, file: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(content.decode())
+    except ValueError as error:
+        raise BundleError(f"{file}: cannot be read: not valid JSON") from error
     if not isinstance(document, dict):
         raise BundleError(f"{file}: not a JSON object")
     return document

@@ -11,12 +11,19 @@ from features.schema import BucketField, CategoricalField, Field, Schema, ValueF
 _HEADER = ("field", "side", "kind", "indices", "missing", "unknown")
 
 
-def describe(bundle: Bundle) -> str:
-    """Several lines: identity, metrics, one line per field, files with their sizes."""
+def describe(bundle: Bundle, is_checked: bool = False) -> str:
+    """Several lines: identity, metrics, one line per field, files with their sizes.
+
+    Args:
+        bundle: to describe.
+        is_checked: whether its signature was found to be of a trusted key.
+    """
+    signed = "signed, not checked" if bundle.is_signed else "not signed"
     manifest = bundle.manifest
     lines = [
         f"{manifest.name} version {manifest.version}, exported {manifest.created}",
         f"precision {manifest.precision}, calibration {manifest.calibration['method']}",
+        "signed by a trusted key" if is_checked else signed,
         "",
         *_metrics(manifest.metrics),
         "",

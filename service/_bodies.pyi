@@ -10,7 +10,7 @@ class Reader:
         homes: int,
         weighted: tuple[bool, bool],
         fields: list[tuple[object, ...]],
-        longest: tuple[int, int],
+        longest: tuple[int, int, int],
     ) -> Reader: ...
     def score(self, body: bytes, most_rows: int) -> Answer | None: ...
     def rank(

@@ -23,6 +23,7 @@ from service.keys import Door, Keys
 from service.models import Models
 from service.openapi import components, hot_paths, require_keys
 from service.owner import Owner, OwnVersions
+from service.request_log import RequestLog
 from service.routes import RankRoute, ScoreRoute, Send
 from service.scorer import Scorer
 from service.settings import Settings, load_settings
@@ -50,11 +51,14 @@ class App(FastAPI):
         self.owner = owner
         self.is_ending = False
         self.door = Door.of(settings)
+        self.request_log = RequestLog.of(settings)
         self.models = Models()
         self.telemetry = Telemetry(self.models)
         self.registry = CollectorRegistry()
         self.registry.register(self.telemetry)
         self.registry.register(VersionCounts(owner))
+        if self.request_log is not None:
+            self.registry.register(self.request_log)
         routes = (
             ScoreRoute(self.models, settings, self.telemetry),
             RankRoute(self.models, settings, self.telemetry),
@@ -75,7 +79,10 @@ class App(FastAPI):
         if scope["type"] == "http" and scope["method"] == "POST":
             route = self.hot.get(scope["path"])
             if route is not None:
-                await route(scope, receive, send)
+                if self.request_log is None:
+                    await route(scope, receive, send)
+                else:
+                    await self.request_log.answer(route, scope, receive, send)
                 return
         await super().__call__(scope, receive, send)
 
@@ -127,8 +134,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     assert isinstance(app, App)
     await app.owner.start(app.models)
     following = asyncio.create_task(app.owner.follow())
+    if app.request_log is not None:
+        app.request_log.start()
     yield
     following.cancel()
+    if app.request_log is not None:
+        await asyncio.to_thread(app.request_log.stop)
     app.models.current = None
 
 

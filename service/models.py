@@ -9,6 +9,7 @@ from urllib.parse import parse_qs
 
 from features.bundle import open_bundle
 from features.errors import BundleError
+from features.signature import TrustedKeys
 from service.batcher import Batcher
 from service.bodies import BodyDecoder, rank_decoder, score_decoder
 from service.compiled import PlainReader
@@ -80,7 +81,7 @@ def load_model(settings: Settings, version: int) -> Model:
 
     Raises:
         BundleError: there is no such version, or it fails a check.
-        ConfigError: the execution provider cannot be had.
+        ConfigError: the execution provider cannot be had, or the trusted keys cannot be read.
     """
     # The structs of earlier versions' messages are cycles, and the collector hardly ever comes.
     gc.collect()
@@ -88,7 +89,9 @@ def load_model(settings: Settings, version: int) -> Model:
     if not path.is_dir():
         raise BundleError(f"{path}: no such version")
     threads, rows = settings.threads_per_run, settings.rows_per_run
-    scorer = Scorer(open_bundle(path), settings.provider, threads, rows)
+    keys_file = settings.trusted_keys_file
+    trusted = None if keys_file is None else TrustedKeys(keys_file)
+    scorer = Scorer(open_bundle(path, trusted), settings.provider, threads, rows)
     scorer.replay()
     scorer.warm_up()
     return model_of(scorer, settings.limits)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Literal
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from features.bundle import Bundle
@@ -13,6 +13,11 @@ from features.crosser import Crosser
 from features.encode import Encoded, Encoder
 from features.errors import BundleError, ConfigError, FeatureError
 from features.schema import SIDES, Side
+
+# Read when the runtime is imported: since 1.32 its Linux wheels keep a device id in the home folder
+# and report their use to their makers. A service tells nobody anything.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import onnxruntime
 
 Provider = Literal["auto", "cpu", "cuda"]
 Floats = NDArray[np.float32]

@@ -74,6 +74,11 @@ class Settings(BaseModel):
         description="keys that open /admin, one a line, read again when it changes; "
         "without it there is no /admin",
     )
+    trusted_keys_file: FilePath | None = Field(
+        default=None,
+        description="public keys (Ed25519, PEM), read for every version: one that none of them has "
+        "signed is refused",
+    )
     admin_port: int | None = Field(
         default=None,
         ge=1,
@@ -87,6 +92,18 @@ class Settings(BaseModel):
         default=None,
         description="keys, one a line, read again when it changes: all but /healthz, /readyz and "
         "the page /docs then needs one of them",
+    )
+    request_log: Path | None = Field(
+        default=None,
+        description="file for a log of requests, `-` for stdout; without it nothing of a request "
+        "is logged",
+    )
+    request_log_share: float = Field(
+        default=0.01, ge=0, le=1, description="share of the requests that are logged"
+    )
+    request_log_fields: tuple[str, ...] = Field(
+        default=(),
+        description="fields whose values are logged, separated by commas; no other value is",
     )
     max_text: int = Field(
         default=1024, ge=1, description="most characters of a category, and of an id that is a text"
@@ -136,6 +153,11 @@ class Settings(BaseModel):
     @classmethod
     def _one_per_core(cls, given: Any) -> Any:
         return usable_cores() if given == "auto" else given
+
+    @field_validator("request_log_fields", mode="before")
+    @classmethod
+    def _separated(cls, given: Any) -> Any:
+        return [n for n in map(str.strip, given.split(",")) if n] if type(given) is str else given
 
     @field_validator("admin_port")
     @classmethod

@@ -199,8 +199,13 @@ def test_a_real_server_has_admin_on_its_own_port_whatever_the_host_header_says(
     bundle_path: Path, admin_file: Path, workers: str
 ) -> None:
     port = free_port()
-    variables = {"DEEPFM_ADMIN_PORT": str(port), "DEEPFM_ADMIN_KEYS_FILE": str(admin_file)}
-    with served(bundle_path.parent, "--workers", workers, **variables) as (_, address):
+    with served(
+        bundle_path.parent,
+        "--workers",
+        workers,
+        DEEPFM_ADMIN_PORT=str(port),
+        DEEPFM_ADMIN_KEYS_FILE=str(admin_file),
+    ) as (_, address):
         lying = bearer(ADMIN) | {"host": f"127.0.0.1:{port}"}
         assert post(f"{address}/admin/reload", lying) == 404
         assert post(f"http://127.0.0.1:{port}/admin/reload", bearer(ADMIN)) == 200

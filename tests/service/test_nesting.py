@@ -93,5 +93,5 @@ def test_no_depth_is_more_than_a_400(shallow: TestClient, levels: int) -> None:
 
 
 def test_a_wide_body_is_not_a_deep_one(shallow: TestClient) -> None:
-    body = {"instances": [{"new": [[]] * 500} for _ in range(5)]}
+    body: dict[str, Any] = {"instances": [{"new": [[]] * 500} for _ in range(5)]}
     assert shallow.post("/score", content=json.dumps(body)).status_code == 200

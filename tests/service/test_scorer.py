@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +117,16 @@ def test_an_unmet_golden_request_names_the_place(bundle: Bundle) -> None:
     worse.__dict__["golden"] = golden | {"requests": requests}
     with pytest.raises(BundleError, match="golden request 1"):
         Scorer(worse, "cpu").replay()
+
+
+def test_the_runtime_reports_its_use_to_nobody(bundle: Bundle, tmp_path: Path) -> None:
+    """Left to itself it keeps a device id and a queue of reports in the home folder."""
+    script = (
+        "import sys; from pathlib import Path; from service.scorer import Scorer;"
+        "from features.bundle import open_bundle; Scorer(open_bundle(Path(sys.argv[1])), 'cpu')"
+    )
+    homes = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME"), str(tmp_path))
+    environment = {n: v for n, v in os.environ.items() if n != "ORT_DISABLE_TELEMETRY"} | homes
+    command = [sys.executable, "-c", script, str(bundle.path)]
+    subprocess.run(command, env=environment, check=True)
+    assert not list(tmp_path.iterdir())
