@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 
+from tests.service.processes import served
+
+CHROMIUM = shutil.which("chromium")
 PAGE = ("/docs", "/docs/start.js", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css")
 
 
@@ -44,3 +50,24 @@ def test_other_origins_are_allowed_nothing(client: TestClient, path: str) -> Non
     assert preflight.status_code == 405
     for answer in (preflight, client.get(path, headers=asked), client.post(path, headers=asked)):
         assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+def test_a_browser_shows_the_page_and_its_policy_stops_nothing(
+    bundle_path: Path, tmp_path: Path
+) -> None:
+    with served(bundle_path.parent) as (_, address):
+        shown = subprocess.run(
+            [
+                str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
+                "--no-first-run", "--disable-background-networking",
+                "--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path}",
+                "--enable-logging=stderr", "--virtual-time-budget=20000", "--dump-dom",
+                f"{address}/docs",
+            ],
+            capture_output=True, text=True, timeout=120, check=True,
+        )  # fmt: skip
+    assert 'id="operations-default-score"' in shown.stdout
+    assert "Content Security Policy" not in shown.stderr
+    assert "Refused to" not in shown.stderr
