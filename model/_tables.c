@@ -7,27 +7,11 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "_buffers.h"
 #include "_look_up.h"
 #include "_update.h"
 
 enum { MOST_BUFFERS = 12 };
-
-/* Whether a buffer holds exactly `count` values of `size` bytes; sets the error if not. */
-static int holds(const Py_buffer *buffer, Py_ssize_t count, Py_ssize_t size, const char *name)
-{
-    if (buffer->len == count * size)
-        return 1;
-    PyErr_Format(PyExc_ValueError, "%s holds %zd bytes instead of %zd", name, buffer->len,
-                 count * size);
-    return 0;
-}
-
-static void release(Py_buffer *buffers, int count)
-{
-    for (int i = 0; i < count; i++)
-        if (buffers[i].obj)
-            PyBuffer_Release(&buffers[i]);
-}
 
 /* Fields of a LookUp from its buffers: index, weight, runs, pooled, total. */
 static int set_input(LookUp *in, Py_buffer *b)
