@@ -103,8 +103,7 @@ class _Activation(torch.autograd.Function):
             mean, inverse = torch.empty_like(scale), torch.empty_like(scale)
         ctx.sizes = (rows, width, told.passes, hidden.dtype == torch.bfloat16, told.share)
         _activate.activate(
-            *(_bits(part) for part in (hidden, output)),
-            *(memory(part) for part in (scale, shift, mean, inverse)),
+            *(memory(part) for part in (hidden, output, scale, shift, mean, inverse)),
             *ctx.sizes, told.eps, told.seed, torch.get_num_threads(),
         )  # fmt: skip
         ctx.save_for_backward(hidden, output, scale, mean, inverse)
@@ -117,13 +116,8 @@ class _Activation(torch.autograd.Function):
         hidden_grad = torch.empty_like(hidden)
         grads = [None if scale is None else torch.empty_like(scale) for _ in range(2)]
         _activate.activate_back(
-            *(_bits(part) for part in (hidden, output, output_grad.contiguous(), hidden_grad)),
+            *(memory(part) for part in (hidden, output, output_grad.contiguous(), hidden_grad)),
             *(memory(part) for part in (scale, mean, inverse, *grads)),
             *ctx.sizes, torch.get_num_threads(),
         )  # fmt: skip
         return hidden_grad, *grads, None
-
-
-def _bits(tensor: Tensor) -> Any:
-    """The tensor's memory; numpy knows no bfloat16."""
-    return memory(tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor)

@@ -72,13 +72,18 @@ class DeepFM(nn.Module):
         return base.repeat(passes) + self.deep_term(pooled, passes)
 
     def embed(self, index: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """One vector per field `[rows, fields, dim]`, and linear plus FM term `[rows]`."""
+        """One vector per field `[rows, fields, dim]`, and linear plus FM term `[rows]`.
+
+        The vectors are bfloat16 where the dense layers will multiply in it.
+        """
         bias: Tensor = self.bias
         if self.wide is not None:
             bias = bias + self.wide_term(index, weight)
             index = index[:, self.embedded_slots]
             weight = None if weight is None else weight[:, self.embedded_slots]
-        pooled, base = look_up(index, weight, self.embedding.weight, self.linear.weight, self.slots)
+        tables = self.embedding.weight, self.linear.weight
+        is_half = self.training and self.uses_bf16
+        pooled, base = look_up(index, weight, *tables, self.slots, is_half)
         return pooled, bias + base
 
     def wide_term(self, index: Tensor, weight: Tensor | None) -> Tensor:
