@@ -42,9 +42,13 @@ def activate(layers: Sequence[nn.Module], hidden: Tensor, passes: int = 1) -> Te
         return _fused(layers, hidden, passes)
     for layer in layers:
         if isinstance(layer, nn.Dropout):
-            hidden = hidden.repeat(passes, 1)
+            hidden, passes = _repeated(hidden, passes), 1
         hidden = layer(hidden)
-    return hidden if isinstance(layers[-1], nn.Dropout) else hidden.repeat(passes, 1)
+    return _repeated(hidden, passes)
+
+
+def _repeated(hidden: Tensor, passes: int) -> Tensor:
+    return hidden if passes == 1 else hidden.repeat(passes, 1)  # which copies even once
 
 
 def _fused(layers: Sequence[nn.Module], hidden: Tensor, passes: int) -> Tensor:
