@@ -2,8 +2,9 @@
 
 `python -m bench.training` times steps after warm-up, and epochs that include reading the rows, on
 a Criteo-shaped job (bench/job.py): 39 single-valued fields, embedding 16, dense layers 3 x 400,
-batch 4096. `--frappe SEEDS` trains on frappe_x1 in `CTR_DATA` instead, ours and FuxiCTR, with the
-published settings. Each library gets an environment of its own in the temporary folder, once.
+batch 4096; where there is dropout, also what R-Drop costs us. `--frappe SEEDS` trains on frappe_x1
+in `CTR_DATA` instead, ours and FuxiCTR, with the published settings. Each library gets an
+environment of its own in the temporary folder, once.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ from features.spec import load_spec
 from model.config import ModelConfig, TrainConfig, configs
 from model.data import Split, read_split
 from model.deepfm import DeepFM
-from model.losses import pointwise_loss
+from model.objective import Batch, Objective
 from model.optimizer import Optimizer
+from model.rows import Rows
 from model.train import fit, predict
 
 FOLDER = Path(tempfile.gettempdir()) / "deepfm-bench"
@@ -45,7 +47,7 @@ LIBRARIES = {  # the library itself without what it pins, then what it needs
     ),
     "fuxictr": (
         "fuxictr==2.3.10",
-        "numpy pandas scikit-learn h5py PyYAML tqdm polars pyarrow ray pydantic",
+        "numpy pandas scikit-learn h5py PyYAML tqdm polars<2 pyarrow ray pydantic",
     ),
 }
 BATCH, STEPS, WARM, EPOCH_STEPS = 4096, 20, 5, 60
@@ -87,6 +89,10 @@ def compare_steps() -> None:
             found[name] = run_apart(name, job)
         for name, one in found.items():
             print(f"{millions:>4}M {what:<24} {name:<14} {measured(job, one, mine)}", flush=True)
+        if dropout:
+            twice = run_apart("ours", job | {"r_drop": 1.0})["step_s"]
+            print(f"{millions:>4}M {what:<24} ours, R-Drop: a step takes "
+                  f"{twice / mine['step_s']:.2f} times a plain one", flush=True)  # fmt: skip
 
 
 def measured(job: dict[str, Any], one: dict[str, float], mine: dict[str, float]) -> str:
@@ -138,11 +144,14 @@ def ours(job: dict[str, Any]) -> dict[str, float]:
         dropout=job["dropout"],
     )  # fmt: skip
     network = DeepFM(fields, sizes)
-    optimizer = Optimizer(network, TrainConfig(batch_size=BATCH))
+    config = TrainConfig(batch_size=BATCH, r_drop=job.get("r_drop", 0.0))
+    optimizer = Optimizer(network, config)
+    rows = Rows(index.numpy(), None, label.numpy(), None, None)
+    objective = Objective(config, rows, torch.Generator())
     network.train()
 
     def step(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
-        loss = pointwise_loss(network(batch[0]), batch[1], None)
+        loss = objective(network, Batch(batch[0], None, batch[1], None, None))
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -151,8 +160,8 @@ def ours(job: dict[str, Any]) -> dict[str, float]:
     found = {"step_s": timed(step, batches[: job["steps"]], job["warm"]), "mib": peak_mib()}
     if job["epoch"]:
         started = time.perf_counter()
-        rows = np.load(job["rows"])
-        index, label = torch.from_numpy(rows["index"] + starts), torch.from_numpy(rows["label"])
+        data = np.load(job["rows"])
+        index, label = torch.from_numpy(data["index"] + starts), torch.from_numpy(data["label"])
         for chosen in torch.split(torch.randperm(len(label)), BATCH):
             step((index[chosen], label[chosen]))
         found["epoch_s"] = time.perf_counter() - started

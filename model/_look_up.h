@@ -26,12 +26,29 @@ typedef struct {
     const Run *runs;
     const float *embedding, *linear;
     float *pooled; /* [rows, fields, dim] */
+    uint16_t *half; /* the same in bfloat16, or NULL */
     float *total;  /* [rows, dim] sum of the pooled vectors */
     float *base;   /* [rows] linear plus FM term */
     Py_ssize_t rows, slots, run_count, fields, dim;
     int64_t embedded, size;
     atomic_int is_outside;
 } LookUp;
+
+/* bfloat16, rounded to the nearest, ties to even. */
+static inline __attribute__((always_inline)) uint16_t to_half(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+static inline __attribute__((always_inline)) float from_half(uint16_t half)
+{
+    const uint32_t bits = (uint32_t)half << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
 
 static inline __attribute__((always_inline)) float
 look_up_row(LookUp *job, Py_ssize_t row, Py_ssize_t dim, float *restrict squares)
@@ -66,6 +83,11 @@ look_up_row(LookUp *job, Py_ssize_t row, Py_ssize_t dim, float *restrict squares
                 total[k] += sum[k];
                 squares[k] += sum[k] * sum[k];
             }
+        if (run.place >= 0 && job->half) {
+            uint16_t *restrict half = job->half + (row * job->fields + run.place) * dim;
+            for (Py_ssize_t k = 0; k < dim; k++)
+                half[k] = to_half(sum[k]);
+        }
     }
     for (Py_ssize_t k = 0; k < dim; k++)
         second += total[k] * total[k] - squares[k];
@@ -98,7 +120,8 @@ FAST static void look_up_part(void *given, Py_ssize_t part)
 typedef struct {
     LookUp in;
     const float *base_grad;   /* [rows] */
-    const float *pooled_grad; /* [rows, fields, dim], or NULL for zero */
+    const void *pooled_grad;  /* [rows, fields, dim], or NULL for zero */
+    int is_half;              /* whether that is bfloat16 */
     int32_t *local;           /* [runs][rows * slots of the run] number of the row among the touched */
     int64_t *found;           /* the same shape: the touched rows of each run */
     Py_ssize_t *counts, *starts; /* [runs] */
@@ -163,10 +186,14 @@ add_run(Merge *job, Py_ssize_t r, Py_ssize_t dim)
         const float grad = job->base_grad[row];
         const float *total = in->total + row * dim;
         const float *pooled = in->pooled + row * stride + run.place * dim;
-        const float *deep = job->pooled_grad + row * stride + run.place * dim;
+        const Py_ssize_t at = row * stride + run.place * dim;
+        const float *deep = (const float *)job->pooled_grad + at;
+        const uint16_t *half = (const uint16_t *)job->pooled_grad + at;
         if (run.place >= 0 && row + AHEAD < in->rows) {
             __builtin_prefetch(pooled + AHEAD * stride);
-            if (job->pooled_grad)
+            if (job->pooled_grad && job->is_half)
+                __builtin_prefetch(half + AHEAD * stride);
+            else if (job->pooled_grad)
                 __builtin_prefetch(deep + AHEAD * stride);
         }
         for (Py_ssize_t s = run.first; s < run.stop; s++) {
@@ -176,7 +203,10 @@ add_run(Merge *job, Py_ssize_t r, Py_ssize_t dim)
             if (run.place < 0)
                 continue;
             float *restrict sum = values + number * dim;
-            if (job->pooled_grad)
+            if (job->pooled_grad && job->is_half)
+                for (Py_ssize_t k = 0; k < dim; k++)
+                    sum[k] += x * (grad * (total[k] - pooled[k]) + from_half(half[k]));
+            else if (job->pooled_grad)
                 for (Py_ssize_t k = 0; k < dim; k++)
                     sum[k] += x * (grad * (total[k] - pooled[k]) + deep[k]);
             else

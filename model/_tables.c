@@ -7,27 +7,11 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "_buffers.h"
 #include "_look_up.h"
 #include "_update.h"
 
 enum { MOST_BUFFERS = 12 };
-
-/* Whether a buffer holds exactly `count` values of `size` bytes; sets the error if not. */
-static int holds(const Py_buffer *buffer, Py_ssize_t count, Py_ssize_t size, const char *name)
-{
-    if (buffer->len == count * size)
-        return 1;
-    PyErr_Format(PyExc_ValueError, "%s holds %zd bytes instead of %zd", name, buffer->len,
-                 count * size);
-    return 0;
-}
-
-static void release(Py_buffer *buffers, int count)
-{
-    for (int i = 0; i < count; i++)
-        if (buffers[i].obj)
-            PyBuffer_Release(&buffers[i]);
-}
 
 /* Fields of a LookUp from its buffers: index, weight, runs, pooled, total. */
 static int set_input(LookUp *in, Py_buffer *b)
@@ -62,10 +46,12 @@ static PyObject *look_up(PyObject *self, PyObject *args)
     LookUp job = {0};
     PyObject *answer = NULL;
     int threads;
-    if (!PyArg_ParseTuple(args, "y*z*y*w*w*w*y*y*nnnni", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5],
-                          &b[6], &b[7], &job.rows, &job.slots, &job.fields, &job.dim, &threads))
+    if (!PyArg_ParseTuple(args, "y*z*y*w*w*w*y*y*z*nnnni", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5],
+                          &b[6], &b[7], &b[8], &job.rows, &job.slots, &job.fields, &job.dim, &threads))
         return NULL;
-    if (set_input(&job, b) && holds(&b[5], job.rows, 4, "base")) {
+    if (set_input(&job, b) && holds(&b[5], job.rows, 4, "base")
+        && (!b[8].buf || holds(&b[8], job.rows * job.fields * job.dim, 2, "half"))) {
+        job.half = b[8].buf;
         job.base = b[5].buf;
         job.embedding = b[6].buf;
         job.linear = b[7].buf;
@@ -81,7 +67,7 @@ static PyObject *look_up(PyObject *self, PyObject *args)
         else
             answer = Py_NewRef(Py_None);
     }
-    release(b, 8);
+    release(b, 9);
     return answer;
 }
 
@@ -109,13 +95,13 @@ static PyObject *merge(PyObject *self, PyObject *args)
     Merge job = {0};
     PyObject *answer = NULL;
     int threads;
-    if (!PyArg_ParseTuple(args, "y*z*y*w*w*y*z*w*w*w*nnnni", &b[0], &b[1], &b[2], &b[3], &b[4],
-                          &b[5], &b[6], &b[7], &b[8], &b[9], &job.in.rows, &job.in.slots,
+    if (!PyArg_ParseTuple(args, "y*z*y*w*w*y*z*w*w*w*pnnnni", &b[0], &b[1], &b[2], &b[3], &b[4],
+                          &b[5], &b[6], &b[7], &b[8], &b[9], &job.is_half, &job.in.rows, &job.in.slots,
                           &job.in.fields, &job.in.dim, &threads))
         return NULL;
     const Py_ssize_t most = job.in.rows * job.in.slots;
     if (set_input(&job.in, b) && holds(&b[5], job.in.rows, 4, "base_grad")
-        && (!b[6].buf || holds(&b[6], job.in.rows * job.in.fields * job.in.dim, 4, "pooled_grad"))
+        && (!b[6].buf || holds(&b[6], job.in.rows * job.in.fields * job.in.dim, job.is_half ? 2 : 4, "pooled_grad"))
         && holds(&b[7], most, 8, "touched") && holds(&b[8], most * job.in.dim, 4, "values")
         && holds(&b[9], most, 4, "linear_values")) {
         job.base_grad = b[5].buf;
@@ -221,11 +207,11 @@ static PyObject *adagrad_rows(PyObject *self, PyObject *args)
 
 static PyMethodDef methods[] = {
     {"look_up", look_up, METH_VARARGS,
-     "look_up(index, weight, runs, pooled, total, base, embedding, linear, rows, slots, fields, dim, "
-     "threads): fill pooled, total and base."},
+     "look_up(index, weight, runs, pooled, total, base, embedding, linear, half, rows, slots, fields, "
+     "dim, threads): fill pooled, total and base, and half with pooled in bfloat16."},
     {"merge", merge, METH_VARARGS,
      "merge(index, weight, runs, pooled, total, base_grad, pooled_grad, touched, values, "
-     "linear_values, rows, slots, fields, dim, threads): (touched embedded rows, touched rows)."},
+     "linear_values, is_half, rows, slots, fields, dim, threads): (touched embedded rows, touched rows)."},
     {"adam_rows", adam_rows, METH_VARARGS,
      "adam_rows(weight, moments, touched, values, dim, l2, rate, beta1, beta2, scale, eps, threads)."},
     {"adagrad_rows", adagrad_rows, METH_VARARGS,

@@ -11,11 +11,13 @@ Recommender Systems". Those weights lie in a table of their own, because they ar
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from features.schema import SIDES, Schema
+from model.activation import activate
 from model.config import ModelConfig
 from model.dropout import Dropout
 from model.tables import SlotRuns, look_up
@@ -70,13 +72,18 @@ class DeepFM(nn.Module):
         return base.repeat(passes) + self.deep_term(pooled, passes)
 
     def embed(self, index: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """One vector per field `[rows, fields, dim]`, and linear plus FM term `[rows]`."""
+        """One vector per field `[rows, fields, dim]`, and linear plus FM term `[rows]`.
+
+        The vectors are bfloat16 where the dense layers will multiply in it.
+        """
         bias: Tensor = self.bias
         if self.wide is not None:
             bias = bias + self.wide_term(index, weight)
             index = index[:, self.embedded_slots]
             weight = None if weight is None else weight[:, self.embedded_slots]
-        pooled, base = look_up(index, weight, self.embedding.weight, self.linear.weight, self.slots)
+        tables = self.embedding.weight, self.linear.weight
+        is_half = self.training and self.uses_bf16
+        pooled, base = look_up(index, weight, *tables, self.slots, is_half)
         return pooled, bias + base
 
     def wide_term(self, index: Tensor, weight: Tensor | None) -> Tensor:
@@ -89,21 +96,22 @@ class DeepFM(nn.Module):
     def deep_term(self, pooled: Tensor, passes: int = 1) -> Tensor:
         """The dense layers' part of the logits, `[passes * rows]`; zero without hidden layers.
 
-        Up to the first dropout all passes are alike, batch norm included (the same rows twice have
-        the same mean and variance): that part is computed once.
+        Up to the first dropout all passes are alike: that part is computed once.
 
         In training large layers multiply in bfloat16 where the CPU can; weights, gradients and
         all that is judged or exported stay float32.
         """
         if not len(self.deep):
             return pooled.new_zeros(passes * len(pooled))
-        shared = first_dropout(self.deep)
+        hidden, left = pooled.flatten(1), passes
         with torch.autocast("cpu", torch.bfloat16, enabled=self.training and self.uses_bf16):
-            hidden: Tensor = self.deep[:shared](pooled.flatten(1))
-            if passes > 1:
-                hidden = hidden.repeat(passes, 1)
-            deep: Tensor = self.deep[shared:](hidden)
-        return deep.squeeze(1).float()
+            for linear, *following in blocks(self.deep):
+                hidden = linear(hidden)
+                if following:
+                    now = left if isinstance(following[-1], nn.Dropout) else 1
+                    hidden = activate(following, hidden, now)
+                    left //= now
+        return hidden.squeeze(1).float().repeat(left)
 
 
 def dense_layers(width: int, config: ModelConfig) -> nn.Sequential:
@@ -122,10 +130,10 @@ def dense_layers(width: int, config: ModelConfig) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def first_dropout(layers: nn.Sequential) -> int:
-    """Number of the first dropout layer; the number of layers when there is none."""
-    is_dropout = [isinstance(layer, nn.Dropout) for layer in layers]
-    return is_dropout.index(True) if any(is_dropout) else len(layers)
+def blocks(layers: nn.Sequential) -> list[list[nn.Module]]:
+    """Each linear layer with what follows it."""
+    starts = [place for place, layer in enumerate(layers) if isinstance(layer, nn.Linear)]
+    return [list(layers)[first:stop] for first, stop in pairwise([*starts, len(layers)])]
 
 
 def slot_fields(schema: Schema) -> Sequence[int]:

@@ -50,7 +50,12 @@ class SlotRuns:
 
 
 def look_up(
-    index: Tensor, weight: Tensor | None, embedding: Tensor, linear: Tensor, slots: SlotRuns
+    index: Tensor,
+    weight: Tensor | None,
+    embedding: Tensor,
+    linear: Tensor,
+    slots: SlotRuns,
+    is_half: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """One vector per field, and linear plus FM term without the bias.
 
@@ -60,20 +65,23 @@ def look_up(
         embedding: `[embedded rows, dim]` float32.
         linear: `[size, 1]` float32.
         slots: of the batch.
+        is_half: whether the vectors are wanted in bfloat16.
 
     Returns:
-        `[rows, fields, dim]` and `[rows]`, float32; gradients of both tables are sparse.
+        `[rows, fields, dim]` float32 or bfloat16 and `[rows]` float32; gradients of both tables are
+        sparse. The FM term is computed of float32 in either case.
 
     Raises:
         IndexError: an index lies outside its table.
     """
     is_plain = embedding.dtype == torch.float32 and embedding.shape[1] <= _MOST_DIM
     if IS_COMPILED and is_plain and index.device.type == "cpu":
-        return cast("tuple[Tensor, Tensor]", _LookUp.apply(index, weight, embedding, linear, slots))  # type: ignore[no-untyped-call]
+        found = _LookUp.apply(index, weight, embedding, linear, (slots, is_half))  # type: ignore[no-untyped-call]
+        return cast("tuple[Tensor, Tensor]", found)
     first = functional.embedding(index, linear, sparse=True).squeeze(2)  # [rows, slots]
     base = (first if weight is None else first * weight).sum(1)
     pooled = _pooled(index, weight, embedding, slots)
-    return pooled, base + fm_term(pooled)
+    return pooled.bfloat16() if is_half else pooled, base + fm_term(pooled)
 
 
 def fm_term(pooled: Tensor) -> Tensor:
@@ -87,7 +95,11 @@ def fm_term(pooled: Tensor) -> Tensor:
 
 def memory(tensor: Tensor | None) -> Any:
     """The tensor's own memory as an array, for the compiled module, which refuses gaps in it."""
-    return None if tensor is None else tensor.detach().numpy()
+    if tensor is None:
+        return None
+    tensor = tensor.detach()
+    # numpy knows no bfloat16.
+    return (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def summed(grad: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,22 +135,24 @@ class _LookUp(torch.autograd.Function):
         weight: Tensor | None,
         embedding: Tensor,
         linear: Tensor,
-        slots: SlotRuns,
+        form: tuple[SlotRuns, bool],
     ) -> tuple[Tensor, Tensor]:
+        slots, is_half = form
         index = index.int().contiguous()
         weight = None if weight is None else weight.contiguous()
         rows, dim = len(index), embedding.shape[1]
         pooled = embedding.new_empty(rows, slots.fields, dim)
         total, base = embedding.new_empty(rows, dim), embedding.new_empty(rows)
+        half = torch.empty_like(pooled, dtype=torch.bfloat16) if is_half else None
         _tables.look_up(
             *(memory(part) for part in (index, weight)), slots.runs,
-            *(memory(part) for part in (pooled, total, base, embedding, linear)),
+            *(memory(part) for part in (pooled, total, base, embedding, linear, half)),
             rows, index.shape[1], slots.fields, dim, torch.get_num_threads(),
         )  # fmt: skip
         ctx.save_for_backward(index, weight, pooled, total)
         ctx.slots, ctx.shapes = slots, (embedding.shape, linear.shape)
         ctx.set_materialize_grads(False)
-        return pooled, base
+        return pooled if half is None else half, base
 
     @staticmethod
     @once_differentiable
@@ -153,6 +167,7 @@ class _LookUp(torch.autograd.Function):
             *(memory(part) for part in (index, weight)), ctx.slots.runs,
             *(memory(part) for part in (pooled, total, base_grad, pooled_grad)),
             *(memory(part) for part in (touched, values, linear_values)),
+            pooled_grad is not None and pooled_grad.dtype == torch.bfloat16,
             *index.shape, *pooled.shape[1:], torch.get_num_threads(),
         )  # fmt: skip
         embedding, linear = ctx.shapes

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.columns import Columns
-from features.encode import Encoded, Encoder, transform
+from features.encode import Encoded, Encoder, buckets_of, transform
 from features.errors import FeatureError
 from features.fit import fit_schema
 from features.log import ClickLog, Kind
@@ -149,6 +149,16 @@ def test_a_boundary_belongs_to_the_bucket_above_it() -> None:
     member = BucketField(name="f", missing="zero", boundaries=(1.0, 2.0))
     values = [np.nextafter(1.0, 0), 1.0, np.nextafter(2.0, 0), 2.0]
     assert indices(encode(member, values)) == [0, 1, 1, 2]
+
+
+@pytest.mark.parametrize("count", [0, 1, 31, 255, 256])
+def test_many_rows_land_where_few_do(count: int) -> None:
+    """Beside, on and far from boundaries."""
+    random = np.random.default_rng(0)
+    boundaries = np.unique(random.normal(size=count))
+    column = np.concatenate([random.normal(size=5000), boundaries, [-np.inf, np.inf, 1e308, -0.0]])
+    expected = [buckets_of(column[row : row + 1], boundaries)[0] for row in range(len(column))]
+    assert buckets_of(column, boundaries).tolist() == expected
 
 
 @given(value_fields("f", "candidate"), st.floats(allow_nan=False))

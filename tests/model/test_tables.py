@@ -37,7 +37,9 @@ def batch(places: list[int], rows: int = 700) -> tuple[Tensor, Tensor]:
     return index, weight * (torch.rand(weight.shape, generator=random) < 0.8)
 
 
-def passes(places: list[int], dim: int, is_weighted: bool, uses_deep: bool) -> dict[str, Tensor]:
+def passes(
+    places: list[int], dim: int, is_weighted: bool, uses_deep: bool, is_half: bool = False
+) -> dict[str, Tensor]:
     """What a look-up gives, and the dense form of the gradients it leaves."""
     random = torch.Generator().manual_seed(2)
     fields = max(places) + 1
@@ -45,7 +47,7 @@ def passes(places: list[int], dim: int, is_weighted: bool, uses_deep: bool) -> d
     linear = torch.randn(20 * (fields + len(places)), 1, generator=random).requires_grad_()
     index, weight = batch(places)
     pooled, base = look_up(
-        index, weight if is_weighted else None, embedding, linear, SlotRuns(places)
+        index, weight if is_weighted else None, embedding, linear, SlotRuns(places), is_half
     )
     loss = (base * torch.randn(base.shape, generator=random)).sum()
     if uses_deep:
@@ -83,6 +85,21 @@ def test_compiled_look_up_equals_plain_torch(
     plain = passes(LAYOUTS[layout], dim, is_weighted, uses_deep)
     for name, expected in plain.items():
         torch.testing.assert_close(fast[name], expected, rtol=1e-4, atol=1e-4)
+
+
+@compiled
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_compiled_look_up_in_bfloat16_equals_plain_torch(
+    layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The vectors up to a last bit; base and gradients as in float32."""
+    fast = passes(LAYOUTS[layout], 16, True, True, True)
+    monkeypatch.setattr(tables, "IS_COMPILED", False)
+    plain = passes(LAYOUTS[layout], 16, True, True, True)
+    assert fast["pooled"].dtype == plain["pooled"].dtype == torch.bfloat16
+    torch.testing.assert_close(fast["pooled"], plain["pooled"], rtol=2**-7, atol=1e-6)
+    for name in ("base", "embedding", "linear"):
+        torch.testing.assert_close(fast[name], plain[name], rtol=1e-4, atol=1e-4)
 
 
 @compiled

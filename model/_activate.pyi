@@ -1,0 +1,6 @@
+"""What `_activate.c` offers; its arguments are described there."""
+
+from typing import Any
+
+def activate(*arguments: Any) -> None: ...
+def activate_back(*arguments: Any) -> None: ...
