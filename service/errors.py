@@ -145,6 +145,8 @@ def problem_answer(
     headers = [(b"content-type", CONTENT_TYPE), (b"content-length", str(len(body)).encode())]
     if status in (429, 503):
         headers.append((b"retry-after", str(RETRY_AFTER_S).encode()))
+    if status == 415:  # RFC 9110 §15.5.16: it is the coding that is not taken, not the media type
+        headers.append((b"accept-encoding", b"identity"))
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     return status, headers, body

@@ -3,6 +3,7 @@
 - Head and body of an answer are one write. uvicorn writes them one after the other, and uvloop
   sends each at once: two system calls, a fifth of the CPU time of a one-row request.
 - A request's head is bounded in bytes and in headers, and so are the trailers of a chunked body.
+- Another version of HTTP, no Host or two, and a transfer coding beside chunked are refused.
 - A request that does not arrive in time is ended, and so is an answer that nobody reads.
 - Connections beyond a number are refused.
 - Whoever waits for a run learns that the connection is gone, by a flag (`service.waiting.Client`).
@@ -29,11 +30,12 @@ from service.waiting import Client
 
 MOST_PIPELINED = 256
 _TOLD = {
-    400: "this is not a request in HTTP/1.1",
+    400: "this is not a request in HTTP/1.1, with one Host and no transfer coding but chunked",
     408: "the request did not arrive in time",
     429: "too many requests wait on this connection",
     431: "the head of the request is too large",
     503: "too many connections",
+    505: "the version of HTTP must be 1.1 or 1.0",
 }
 _REASONS = {
     400: "not_http",
@@ -41,6 +43,7 @@ _REASONS = {
     429: "pipelined",
     431: "large_head",
     503: "connections",
+    505: "not_http",
 }
 
 
@@ -125,6 +128,8 @@ class Protocol(HttpToolsProtocol):
         elif self.parser.should_upgrade() and self._has_body():
             # The parser ends such a request with its head: its body would be the next request.
             self.refused_with = 400
+        else:
+            self.refused_with = self._fault()
         if self.refused_with:
             raise ValueError(self.refused_with)  # to the parser, which stops
         self.stray = 0
@@ -160,6 +165,26 @@ class Protocol(HttpToolsProtocol):
         """Note that somebody reads again; called by the transport."""
         self.unread_since = None
         super().resume_writing()
+
+    def _fault(self) -> int:
+        """The status that RFC 9112 wants for a head that the parser took; 0 for none.
+
+        §3.2: one Host, or none in HTTP/1.0. §6.1: chunked is the one transfer coding known here,
+        and HTTP/1.0 has none.
+        """
+        version = self.parser.get_http_version()
+        names = [name for name, _ in self.headers]
+        if version != "1.1":
+            if version != "1.0":
+                return 505
+            if b"transfer-encoding" in names:
+                return 400
+        if names.count(b"host") != 1 and (version == "1.1" or b"host" in names):
+            return 400
+        if b"transfer-encoding" in names:
+            given = [value for name, value in self.headers if name == b"transfer-encoding"]
+            return 0 if len(given) == 1 and given[0].strip().lower() == b"chunked" else 400
+        return 0
 
     def _has_body(self) -> bool:
         return any(

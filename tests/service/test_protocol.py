@@ -138,6 +138,14 @@ def test_a_large_head_is_a_431(pieces: tuple[bytes, ...]) -> None:
     assert found.run == []
 
 
+def test_a_head_at_its_limits_is_taken() -> None:
+    found = talk(lambda: said(request("/a", b"", *[b"x: y"] * 8)))  # beside Host and the length
+    assert found.answers == [(200, b"/a")]
+    head = request("/a", b"", b"x: ")
+    found = talk(lambda: said(request("/a", b"", b"x: " + b"y" * (1000 - len(head)))))
+    assert found.answers == [(200, b"/a")]
+
+
 def test_a_body_is_not_bounded_by_what_bounds_heads() -> None:
     whole = request(body=b"z" * 9000)
     pieces = [whole[begin : begin + 500] for begin in range(0, len(whole), 500)]
@@ -162,8 +170,8 @@ def test_trailers_are_read_and_bounded() -> None:
         b"\x16\x03\x01 this is TLS",
         b"POST /a HTTP/1.1\r\nhost: x\r\ncontent-length: 1x\r\n\r\n",
         b"POST /a HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",
-        b"POST /a HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
-        b"POST /a HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
+        b"POST /a HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
+        b"POST /a HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
         CHUNKED + b"zz\r\n",
     ],
     ids=["tls", "no-number", "negative", "two-lengths", "length-and-chunks", "chunk"],
@@ -175,6 +183,50 @@ def test_what_is_not_http_is_a_400(broken: bytes) -> None:
     assert found.is_over
     assert found.refused == ["not_http"]
     assert found.run == []
+
+
+@pytest.mark.parametrize(
+    ("line", "headers"),
+    [
+        (b"POST /a HTTP/1.1", []),
+        (b"POST /a HTTP/1.1", [b"host: x", b"Host: x"]),
+        (b"POST /a HTTP/1.0", [b"host: x", b"host: y"]),
+        (b"POST /a HTTP/1.1", [b"host: x", b"transfer-encoding: gzip, chunked"]),
+        (b"POST /a HTTP/1.1", [b"host: x"] + [b"transfer-encoding: chunked"] * 2),
+        (b"POST /a HTTP/1.0", [b"host: x", b"transfer-encoding: chunked"]),
+    ],
+    ids=["no-host", "two-hosts", "two-hosts-1.0", "two-codings", "chunked-twice", "chunked-1.0"],
+)
+def test_a_head_that_the_rfc_forbids_is_a_400(line: bytes, headers: list[bytes]) -> None:
+    found = talk(lambda: said(b"\r\n".join([line, *headers, b"", b"0\r\n\r\n"])))
+    assert [status for status, _ in found.answers] == [400]
+    assert found.is_over
+    assert (found.refused, found.run) == (["not_http"], [])
+
+
+@pytest.mark.parametrize("version", [b"2.0", b"0.9"])
+def test_another_version_of_http_is_a_505(version: bytes) -> None:
+    found = talk(lambda: said(b"POST /a HTTP/" + version + b"\r\nhost: x\r\n\r\n"))
+    (status, body), *more = found.answers
+    assert (status, json.loads(body)["status"], more) == (505, 505, [])
+    assert found.is_over
+    assert (found.refused, found.run) == (["not_http"], [])
+
+
+@pytest.mark.parametrize("headers", [b"", b"host: x\r\n"], ids=["no-host", "host"])
+def test_http_1_0_needs_no_host(headers: bytes) -> None:
+    found = talk(lambda: said(b"POST /a HTTP/1.0\r\n" + headers + b"content-length: 1\r\n\r\n1"))
+    assert found.answers == [(200, b"/a1")]
+
+
+@pytest.mark.parametrize("coding", [b"chunked", b"Chunked "])
+def test_a_chunked_body_is_taken_however_it_is_written(coding: bytes) -> None:
+    head = b"POST /a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: " + coding + b"\r\n\r\n"
+    assert talk(lambda: said(head, b"1\r\n1\r\n0\r\n\r\n")).answers == [(200, b"/a1")]
+
+
+def test_an_expectation_that_is_not_known_is_ignored() -> None:
+    assert talk(lambda: said(request("/a", b"1", b"expect: more"))).answers == [(200, b"/a1")]
 
 
 def test_a_body_longer_than_its_length_gets_no_answer_of_another_request() -> None:

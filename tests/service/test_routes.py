@@ -329,6 +329,8 @@ def test_a_wrong_deadline_and_a_compressed_body_are_refused(client: TestClient) 
         assert "X-Deadline-Ms" in answer.json()["detail"]
     answer = client.post("/score", content=b"{}", headers={"content-encoding": "gzip"})
     assert answer.status_code == 415
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["accept-encoding"] == "identity"
 
 
 def test_a_request_is_not_run_once_its_client_has_left(
