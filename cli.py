@@ -104,6 +104,8 @@ def _add_serving(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     serve.add_argument("--workers", help="processes, or auto: one per usable core; default: 1")
     serve.add_argument("--provider", choices=["auto", "cpu", "cuda"], help="default: auto")
     serve.add_argument("--version", type=int, help="default: the newest")
+    serve.add_argument("--canary", type=int, help="version that answers a share of the requests")
+    serve.add_argument("--shadow", type=int, help="version that scores in the background")
     serve.set_defaults(run=_serve)
 
     score = commands.add_parser("score", help="score the rows of a file")
@@ -164,7 +166,7 @@ def _serve(options: argparse.Namespace) -> None:
     from service.settings import load_settings
     from service.workers import serve
 
-    names = ("bundle", "host", "port", "workers", "provider", "version")
+    names = ("bundle", "host", "port", "workers", "provider", "version", "canary", "shadow")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     serve(load_settings(**given))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -28,6 +29,8 @@ from service.routes import RankRoute, ScoreRoute, Send
 from service.scorer import Scorer
 from service.settings import Settings, load_settings
 from service.telemetry import Telemetry, VersionCounts
+from service.trial import KINDS
+from service.trial_metrics import TrialCounts
 
 
 class App(FastAPI):
@@ -59,6 +62,7 @@ class App(FastAPI):
         self.registry.register(VersionCounts(owner))
         if self.request_log is not None:
             self.registry.register(self.request_log)
+        self.registry.register(TrialCounts(self.models))
         routes = (
             ScoreRoute(self.models, settings, self.telemetry),
             RankRoute(self.models, settings, self.telemetry),
@@ -79,10 +83,12 @@ class App(FastAPI):
         if scope["type"] == "http" and scope["method"] == "POST":
             route = self.hot.get(scope["path"])
             if route is not None:
+                second = self.models.second
+                answer = route if second is None else partial(second.serve, route)
                 if self.request_log is None:
-                    await route(scope, receive, send)
+                    await answer(scope, receive, send)
                 else:
-                    await self.request_log.answer(route, scope, receive, send)
+                    await self.request_log.answer(answer, scope, receive, send)
                 return
         await super().__call__(scope, receive, send)
 
@@ -123,6 +129,9 @@ def create_app(
     if settings.admin_keys_file is not None:
         admin = AdminRoutes(Keys(settings.admin_keys_file))
         app.post("/admin/reload", include_in_schema=False)(admin.reload)
+        for kind in KINDS:
+            app.post(f"/admin/{kind}", include_in_schema=False)(admin.begin(kind))
+            app.delete(f"/admin/{kind}", include_in_schema=False)(admin.end(kind))
     app.add_exception_handler(ServiceError, _problem)
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(Exception, _problem)
@@ -140,6 +149,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     following.cancel()
     if app.request_log is not None:
         await asyncio.to_thread(app.request_log.stop)
+    app.models.put_beside(None)
     app.models.current = None
 
 
@@ -151,7 +161,8 @@ async def _readyz(request: Request) -> dict[str, Any]:
     model = request.app.models.current
     if model is None:
         raise NotReady("no model is being served yet")
-    if request.app.is_ending:
+    # Where a single worker ends, the server does not.
+    if request.app.is_ending and not request.app.owner.standing.is_replaced:
         raise NotReady("the server is ending")
     answer = {
         "status": "ready",
@@ -159,6 +170,7 @@ async def _readyz(request: Request) -> dict[str, Any]:
         "version": model.version,
         "provider": model.scorer.provider,
     }
+    answer |= request.app.models.told_beside()
     refusals = request.app.owner.standing.refusals
     if refusals:
         answer["refused"] = [asdict(one) for one in refusals]
@@ -185,7 +197,8 @@ async def _models(request: Request) -> dict[str, Any]:
         for version, model in sorted(models.loaded.items())
     ]
     current = models.current
-    return {"models": [{"name": current.name, "version": current.version, "versions": loaded}]}
+    told = {"name": current.name, "version": current.version} | models.told_beside()
+    return {"models": [told | {"versions": loaded}]}
 
 
 async def _problem(request: Request, error: Exception) -> Response:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -12,10 +14,26 @@ from multiprocessing.connection import Connection
 from features.errors import BundleError, ConfigError
 from service.errors import ServiceError
 from service.models import Model, Models, load_model
-from service.orders import Answer, Ask, Channel, Done, Drop, Load, Switch, ToWorker
-from service.owner import loaded
+from service.orders import (
+    Alive,
+    Answer,
+    Ask,
+    AskBeside,
+    Beside,
+    Channel,
+    Done,
+    Drop,
+    Load,
+    Switch,
+    ToWorker,
+)
+from service.owner import loaded, put_beside
 from service.settings import Settings
+from service.trial import Trial
 from service.versions import Standing
+
+_BEAT_S = 1.0
+_log = logging.getLogger("deepfm")
 
 
 class Link:
@@ -45,6 +63,16 @@ class Link:
         self._channel.send(Done(0))
         return True
 
+    def tell_alive(self) -> None:
+        """Say every second that this process runs, until the parent ends."""
+        threading.Thread(target=self._tell_alive, daemon=True).start()
+
+    def _tell_alive(self) -> None:
+        with suppress(OSError):
+            while True:
+                self._channel.send(Alive())
+                time.sleep(_BEAT_S)
+
     async def start(self, models: Models) -> None:
         """As `Owner.start`."""
         self._models, self._loop = models, asyncio.get_running_loop()
@@ -56,10 +84,17 @@ class Link:
 
     async def reload(self, wanted: int | None) -> int:
         """As `Owner.reload`."""
-        number = next(self._numbers)
+        return await self._ask(Ask(next(self._numbers), wanted))
+
+    async def put_beside(self, trial: Trial | None) -> None:
+        """As `Owner.put_beside`."""
+        await self._ask(AskBeside(next(self._numbers), trial))
+
+    async def _ask(self, ask: Ask | AskBeside) -> int:
+        number = ask.number
         self._asked[number] = self._loop.create_future()
         try:
-            self._channel.send(Ask(number, wanted))
+            self._channel.send(ask)
             answer = await self._asked[number]
         finally:
             del self._asked[number]
@@ -81,6 +116,8 @@ class Link:
             case Switch():
                 self._on_loop(self._switch)
                 self._channel.send(Done(order.number))
+            case Beside():
+                self._channel.send(Done(order.number, self._put_beside(order.trial)))
             case Drop():
                 self._staged = None
             case Answer():
@@ -91,10 +128,21 @@ class Link:
     def _stage(self, version: int) -> str:
         """Load a version; why it is refused, empty when it is not."""
         self._staged = None
-        model = loaded(self._settings, version)
+        model = self._models.loaded.get(version) or loaded(self._settings, version)
         if isinstance(model, str):
             return model
         self._staged = model
+        return ""
+
+    def _put_beside(self, trial: Trial | None) -> str:
+        """Let a second version stand beside; why it is refused, empty when it is not."""
+        if trial is not None:
+            refusal = self._stage(trial.version)
+            if refusal:
+                _log.error("version %d does not stand beside: %s", trial.version, refusal)
+                return refusal
+        model, self._staged = self._staged, None
+        self._on_loop(lambda: put_beside(self._models, trial, model, self._settings))
         return ""
 
     def _switch(self) -> None:

@@ -1,10 +1,11 @@
-"""The versions of one model that are loaded, and which of them answers."""
+"""The versions of one model that are loaded: the one that answers, and a second one beside it."""
 
 from __future__ import annotations
 
 import gc
 import logging
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 from features.bundle import open_bundle
@@ -19,6 +20,9 @@ from service.messages import RankRequest, ScoreRequest
 from service.problems import ProblemFinder
 from service.scorer import Scorer
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.second import Second
 
 _log = logging.getLogger("deepfm")
 
@@ -37,20 +41,36 @@ class Model:
 
 
 class Models:
-    """Loaded versions: the one that answers; none until the first is ready."""
+    """Loaded versions: the one that answers, none until the first is ready; maybe a second."""
 
     def __init__(self) -> None:
         self.loaded: dict[int, Model] = {}
         self.current: Model | None = None
+        self.second: Second | None = None
 
     def switch(self, model: Model) -> None:
         """Let a version answer from now on; on the event loop.
 
-        The one before is let go: requests that it has begun hold it until they are answered.
+        The one before is let go: requests that it has begun hold it until they are answered. A
+        second version stays beside, unless it is the one that answers now.
         """
-        self.loaded = {model.version: model}
         self.current = model
+        if self.second is not None and self.second.model.version == model.version:
+            self.second.end()
+            self.second = None
+        self._list()
         _log.info("%s version %d answers, on %s", model.name, model.version, model.scorer.provider)
+
+    def put_beside(self, second: Second | None) -> None:
+        """Let a second version stand beside the one that answers, or none; on the event loop."""
+        if self.second is not None and self.second is not second:
+            self.second.end()
+        self.second = second
+        self._list()
+
+    def told_beside(self) -> dict[str, object]:
+        """As the routes tell of the second version; nothing without one."""
+        return self.second.trial.told() if self.second else {}
 
     def pick(self, query: bytes) -> Model:
         """The model that answers a request.
@@ -66,7 +86,7 @@ class Models:
             raise NotReady("no model is being served yet")
         if not query:
             return self.current
-        wanted = _version_of(query)
+        wanted = version_of(query)
         if wanted is None:
             return self.current
         model = self.loaded.get(int(wanted)) if wanted.isdigit() else None
@@ -74,6 +94,10 @@ class Models:
             loaded = ", ".join(map(str, sorted(self.loaded)))
             raise NotFound(f"this version is not loaded; loaded: {loaded}")
         return model
+
+    def _list(self) -> None:
+        found = [self.current, self.second.model if self.second else None]
+        self.loaded = {model.version: model for model in found if model is not None}
 
 
 def load_model(settings: Settings, version: int) -> Model:
@@ -115,6 +139,9 @@ def model_of(scorer: Scorer, limits: Limits) -> Model:
     return model
 
 
-def _version_of(query: bytes) -> str | None:
+def version_of(query: bytes) -> str | None:
+    """The version that a query string names; None for none."""
+    if not query:
+        return None
     values = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("version")
     return values[-1] if values else None

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from service.trial import Trial
 from service.versions import Standing
 
 
@@ -25,6 +26,13 @@ class Switch(msgspec.Struct, frozen=True, tag=True):
     """To a worker: let what was loaded answer, say `Done`."""
 
     number: int
+
+
+class Beside(msgspec.Struct, frozen=True, tag=True):
+    """To a worker: let a second version stand beside the one that answers, or none; say `Done`."""
+
+    number: int
+    trial: Trial | None
 
 
 class Drop(msgspec.Struct, frozen=True, tag=True):
@@ -61,8 +69,20 @@ class Ask(msgspec.Struct, frozen=True, tag=True):
     version: int | None
 
 
-ToWorker = Load | Switch | Drop | Answer | Standing
-ToParent = Done | Ask
+class AskBeside(msgspec.Struct, frozen=True, tag=True):
+    """To the parent: somebody wants a second version beside, None for none; say `Answer`."""
+
+    number: int
+    trial: Trial | None
+
+
+class Alive(msgspec.Struct, frozen=True, tag=True):
+    """To the parent, every second: whoever says nothing any more has been stopped, or hangs."""
+
+
+Order = Load | Switch | Beside
+ToWorker = Order | Drop | Answer | Standing
+ToParent = Done | Ask | AskBeside | Alive
 M = TypeVar("M")
 
 

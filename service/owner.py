@@ -8,9 +8,12 @@ from contextlib import suppress
 from typing import Protocol
 
 from features.errors import BundleError, DeepFMError
+from service.errors import ServiceError
 from service.models import Model, Models, load_model, model_of
 from service.scorer import Scorer
+from service.second import Second
 from service.settings import Settings
+from service.trial import Trial
 from service.versions import ReloadRefused, Standing, Versions
 
 _log = logging.getLogger("deepfm")
@@ -37,6 +40,14 @@ class Owner(Protocol):
             ReloadRefused: it fails a check.
         """
 
+    async def put_beside(self, trial: Trial | None) -> None:
+        """Let a second version stand beside the one that answers; None ends that.
+
+        Raises:
+            NotFound: no such version lies on disk.
+            ReloadRefused: it fails a check, or answers already.
+        """
+
 
 class OwnVersions:
     """An `Owner` for a process that serves alone.
@@ -48,7 +59,7 @@ class OwnVersions:
 
     def __init__(self, settings: Settings, scorer: Scorer | None = None) -> None:
         self._settings = settings
-        self._versions = Versions(settings.bundle, settings.version)
+        self._versions = versions_of(settings)
         self._models = Models()
         self._first: Model | None = None
         self._one_at_a_time = asyncio.Lock()
@@ -87,6 +98,11 @@ class OwnVersions:
 
     async def follow(self) -> None:
         """As `Owner.follow`."""
+        if self._settings.trial is not None:
+            try:
+                await self.put_beside(self._settings.trial)
+            except ServiceError as error:
+                _log.error("no second version: %s", error.message)
         while self._settings.reload_poll_s:
             await asyncio.sleep(self._settings.reload_poll_s)
             async with self._one_at_a_time:
@@ -103,16 +119,51 @@ class OwnVersions:
                 await self._switch(version)
             return version
 
-    async def _switch(self, version: int) -> None:
+    async def put_beside(self, trial: Trial | None) -> None:
+        """As `Owner.put_beside`."""
+        async with self._one_at_a_time:
+            model = None
+            if trial is not None:
+                await asyncio.to_thread(self._versions.asked_beside, trial.version)
+                model = await self._load(trial.version)
+                self._versions.stands_beside(trial.version)
+            put_beside(self._models, trial, model, self._settings)
+
+    async def _load(self, version: int) -> Model:
+        if version in self._models.loaded:  # it stands beside
+            return self._models.loaded[version]
         model = await asyncio.to_thread(loaded, self._settings, version)
         if isinstance(model, str):
             raise self._versions.refuse(version, model)
+        return model
+
+    async def _switch(self, version: int) -> None:
+        model = await self._load(version)
         self._models.switch(model)
         self._versions.served(version)
 
     def _take_first(self, model: Model) -> None:
         self._first = model
         self._versions.served(model.version)
+
+
+def versions_of(settings: Settings) -> Versions:
+    """The versions in the folder that the settings name."""
+    trial = settings.trial
+    return Versions(settings.bundle, settings.version, trial.version if trial else None)
+
+
+def put_beside(
+    models: Models, trial: Trial | None, model: Model | None, settings: Settings
+) -> None:
+    """Let a loaded version stand beside the one that answers; without one, none."""
+    second = models.second
+    if trial is None or model is None:
+        models.put_beside(None)
+    elif second is not None and second.model is model:
+        second.turn_to(trial)
+    else:
+        models.put_beside(Second(trial, model, models, settings))
 
 
 def loaded(settings: Settings, version: int) -> Model | str:

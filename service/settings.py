@@ -21,6 +21,7 @@ from pydantic import (
 from features.errors import ConfigError
 from service.cores import usable_cores
 from service.limits import Limits
+from service.trial import KINDS, Trial
 
 PREFIX = "DEEPFM_"
 # Kubernetes puts such names into every pod beside a Service called `deepfm`.
@@ -37,6 +38,18 @@ class Settings(BaseModel):
     bundle: Path = Field(description="ROOT/NAME, the folder that holds the versions")
     version: int | None = Field(
         default=None, ge=1, description="version to serve; default the newest"
+    )
+    canary: int | None = Field(
+        default=None, ge=1, description="second version, which answers a share of the requests"
+    )
+    canary_share: float = Field(
+        default=0.05, gt=0, le=1, description="share of the requests that the canary answers"
+    )
+    shadow: int | None = Field(
+        default=None, ge=1, description="second version, which scores in the background"
+    )
+    shadow_share: float = Field(
+        default=1.0, gt=0, le=1, description="share of the requests that the shadow scores"
     )
     provider: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="execution provider"
@@ -62,6 +75,12 @@ class Settings(BaseModel):
         ge=1,
         description="most rows of one run of the model; more gain little on a CPU, and a small "
         "request waits longer for the run that it finds",
+    )
+    max_worker_mb: int | None = Field(
+        default=None,
+        ge=1,
+        description="memory of a worker in MB, as its system counts what no file backs, beyond "
+        "which another one takes its place; default: no bound",
     )
     reload_poll_s: float = Field(
         default=5.0,
@@ -167,6 +186,31 @@ class Settings(BaseModel):
         if given is not None and given == info.data.get("port"):
             raise ValueError("it must be another port than that of the service")
         return given
+
+    @field_validator(*KINDS)
+    @classmethod
+    def _one_beside_another(cls, given: int | None, known: ValidationInfo) -> int | None:
+        if given is not None and given == known.data.get("version"):
+            raise ValueError("must be another version than the one to serve")
+        if given is not None and known.field_name == "shadow" and known.data.get("canary"):
+            raise ValueError("there is a canary already; one second version is loaded at a time")
+        return given
+
+    @field_validator("max_worker_mb")
+    @classmethod
+    def _several_workers(cls, given: int | None, known: ValidationInfo) -> int | None:
+        if given is not None and known.data.get("workers") == 1:
+            raise ValueError("needs two workers or more: another one takes the place")
+        return given
+
+    @property
+    def trial(self) -> Trial | None:
+        """The second version to begin with."""
+        if self.canary is not None:
+            return Trial(self.canary, "canary", self.canary_share)
+        if self.shadow is not None:
+            return Trial(self.shadow, "shadow", self.shadow_share)
+        return None
 
     @property
     def limits(self) -> Limits:

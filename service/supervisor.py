@@ -1,9 +1,11 @@
-"""The parent of several workers: replaces those that end, and owns the versions they serve.
+"""The parent of several workers: owns the versions they serve, and keeps their number.
 
 It does one thing at a time, in one thread: what forks must not have threads. While it waits for its
 workers it goes on reading what they say. A version goes through three steps: one worker loads it,
-then all others do, then all switch; where a step before the last fails, nobody switches. A worker
-that starts meanwhile begins with the version that answers.
+then all others do, then all switch; where one refuses it before that, nobody switches. A worker
+that ends meanwhile is replaced and the new one tries as well: it may have been killed from outside.
+A version that goes on killing workers is refused. A worker that starts begins with the version that
+answers, and the one that stands beside it.
 """
 
 from __future__ import annotations
@@ -13,67 +15,28 @@ import multiprocessing
 import signal
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from multiprocessing.connection import Connection
 from typing import Any
 
+from msgspec import structs
+
 from features.errors import ConfigError
+from service.crew import ENDED, Crew, Worker, memory_mb, refusal_of
 from service.errors import ServiceError
-from service.orders import Answer, Ask, Channel, Done, Drop, Load, Switch, ToParent, ToWorker
+from service.orders import Answer, Ask, AskBeside, Beside, Done, Drop, Load, Order, Switch
+from service.owner import versions_of
 from service.settings import Settings
-from service.versions import Versions
+from service.trial import Trial
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
 Work = Callable[[Settings, int, Connection], None]
-_TICK_S = 0.2
-_RESTART_PAUSE_S = 1.0
+MOST_DEATHS = 3
 _PATIENCE_S = 300.0
+_MEMORY_LOOK_S = 5.0
+_NEXT_TRY_S = 600.0
 _log = logging.getLogger("deepfm")
-
-
-class Worker:
-    """A process that serves, and the parent's end of its pipe."""
-
-    def __init__(self, process: BaseProcess, connection: Connection) -> None:
-        self.process = process
-        self.channel: Channel[ToParent] = Channel(connection, ToParent)
-        self.done: Done | None = None
-        self.ended_at: float | None = None
-        self._order = 0
-
-    def order(self, order: Load | Switch) -> None:
-        """Give an order; `done` is its outcome, None until there is one."""
-        self._order, self.done = order.number, None
-        if self.ended_at is None:
-            self.tell(order)
-        else:
-            self.end()
-
-    def tell(self, message: ToWorker) -> None:
-        """Send a message; that a worker has ended is seen when it is read from."""
-        with suppress(OSError):
-            self.channel.send(message)
-
-    def receive(self) -> Ask | None:
-        """Read a message; what somebody asks for, if that is what it is."""
-        try:
-            message = self.channel.receive()
-        except (EOFError, OSError):
-            self.end()
-            return None
-        if isinstance(message, Ask):
-            return message
-        if message.number == self._order:  # else it comes too late
-            self.done = message
-        return None
-
-    def end(self) -> None:
-        """It is no more."""
-        self.ended_at = self.ended_at or time.monotonic()
-        self.done = Done(self._order, "a worker ended while it loaded it")
 
 
 class Supervisor:
@@ -87,10 +50,11 @@ class Supervisor:
 
     def __init__(self, settings: Settings, context: Any, work: Work) -> None:
         self._settings, self._context, self._work = settings, context, work
-        self.versions = Versions(settings.bundle, settings.version)
-        self.workers: list[Worker] = []
-        self._asked: deque[tuple[Worker, Ask]] = deque()
+        self.versions = versions_of(settings)
+        self.crew = Crew(self._replacement, settings.drain_s + settings.grace_s + 1)
+        self._trial: Trial | None = None
         self._orders = 0
+        self._versions_at = self._memory_at = 0.0
         self._stopping = threading.Event()
 
     def run(self) -> None:
@@ -104,11 +68,11 @@ class Supervisor:
             signal.signal(number, lambda *_: self._stopping.set())
         try:
             self._start_first()
-            while len(self.workers) < self._settings.workers and not self._stopping.is_set():
-                self.workers.append(self._start(self.versions.current or 0))
+            while len(self.crew.workers) < self._settings.workers and not self._stopping.is_set():
+                self.crew.workers.append(self._start(self.versions.current or 0))
             self._watch()
         finally:
-            self._end()
+            self.crew.end()
 
     def _start_first(self) -> None:
         """One worker alone: what no worker could serve is said once, and loaded by no other."""
@@ -116,43 +80,58 @@ class Supervisor:
             version = self.versions.due()
             if version is None:
                 raise self.versions.nothing_served()
-            self.workers = [self._start(version)]
-            done = self._wait_for(self.workers)
-            if done is None:
+            refusal = self._begin_with(version)
+            if refusal is None:
                 self.versions.served(version)
-            elif done.is_final:
-                raise ConfigError(done.error)
+            elif refusal.is_final:
+                raise ConfigError(refusal.error)
             else:
-                self.versions.refuse(version, done.error)
+                self.versions.refuse(version, refusal.error)
+
+    def _begin_with(self, version: int) -> Done | None:
+        for _ in range(MOST_DEATHS):
+            self.crew.workers = [self._start(version)]
+            refusal = self._wait_for(self.crew.workers)
+            if refusal is not None or not self._ended(self.crew.workers):
+                return refusal
+            self.crew.workers[0].forget()
+        return _DEADLY
 
     def _watch(self) -> None:
-        poll_s, polled_at = self._settings.reload_poll_s, time.monotonic()
         self._tell_all()
+        if self._settings.trial is not None:
+            answer = self.answer(AskBeside(0, self._settings.trial))
+            if answer.error:
+                _log.error("no second version: %s", answer.error)
         while not self._stopping.is_set():
-            self._tick()
-            self._replace_ended()
-            if self._asked:
-                worker, ask = self._asked.popleft()
+            self.crew.tick()
+            self.crew.replace_ended()
+            if self.crew.asked:
+                worker, ask = self.crew.asked.popleft()
                 worker.tell(self.answer(ask))
-            elif poll_s and time.monotonic() - polled_at >= poll_s:
-                polled_at = time.monotonic()
-                version = self.versions.due()
-                if version is not None:
-                    with suppress(ServiceError):
-                        self._roll_out(version)
+            else:
+                self._look()
 
-    def _tick(self) -> None:
-        """Read what workers have said, or wait a moment for it."""
-        living = {w.channel.connection: w for w in self.workers if w.ended_at is None}
-        for connection in wait(list(living), _TICK_S):
-            worker = living[connection]  # type: ignore[index]
-            ask = worker.receive()
-            if ask is not None:
-                self._asked.append((worker, ask))
+    def _look(self) -> None:
+        """Look for a new version or a worker that has grown, when it is time to."""
+        poll_s, now = self._settings.reload_poll_s, time.monotonic()
+        if poll_s and now >= self._versions_at:
+            self._versions_at = now + poll_s
+            version = self.versions.due()
+            if version is not None:
+                with suppress(ServiceError):
+                    self._roll_out(version)
+        elif self._settings.max_worker_mb and now >= self._memory_at:
+            self._memory_at = now + (
+                _MEMORY_LOOK_S if self._recycle(self._settings.max_worker_mb) else _NEXT_TRY_S
+            )
 
-    def answer(self, ask: Ask) -> Answer:
-        """Bring the version that somebody asks for into all workers, unless it answers already."""
+    def answer(self, ask: Ask | AskBeside) -> Answer:
+        """Bring what somebody asks for into all workers, unless it is there already."""
         try:
+            if isinstance(ask, AskBeside):
+                self._put_beside(ask.trial)
+                return Answer(ask.number)
             version = self.versions.asked(ask.version)
             if version != self.versions.current:
                 self._roll_out(version)
@@ -166,50 +145,115 @@ class Supervisor:
         Raises:
             ReloadRefused: one of them has not loaded it; none has switched.
         """
-        first, *others = self.workers
-        failed = self._order(Load, [first], version) or self._order(Load, others, version)
-        if failed is not None:
-            for worker in self.workers:
+        refusal = self._order_all(lambda number: Load(number, version))
+        if refusal is not None:
+            for worker in self.crew.workers:
                 worker.tell(Drop())
-            refusal = self.versions.refuse(version, failed.error)
+            error = self.versions.refuse(version, refusal.error)
             self._tell_all()
-            raise refusal
+            raise error
         # Who ends instead is replaced, by one that begins with this version.
         self.versions.served(version)
-        self._order(Switch, self.workers)
+        if self._trial is not None and self._trial.version == version:
+            self._trial = None
+        self._order(self.crew.workers, Switch)
         self._tell_all()
 
-    def _order(
-        self, kind: type[Load] | type[Switch], workers: list[Worker], *version: int
-    ) -> Done | None:
-        """Give an order to workers and wait; the first failure."""
+    def _put_beside(self, trial: Trial | None) -> None:
+        """Let a second version stand beside the one that answers, in all workers.
+
+        Raises:
+            NotFound: no such version lies on disk.
+            ReloadRefused: one of them has not loaded it; what stood beside before goes on.
+        """
+        if trial is not None:
+            self.versions.asked_beside(trial.version)
+        refusal = self._order_all(lambda number: Beside(number, trial))
+        if trial is not None and refusal is not None:
+            self._order(self.crew.workers, lambda number: Beside(number, self._trial))
+            error = self.versions.refuse(trial.version, refusal.error)
+            self._tell_all()
+            raise error
+        self._trial = trial
+        if trial is not None:
+            self.versions.stands_beside(trial.version)
+        self._tell_all()
+
+    def _order_all(self, order: Callable[[int], Order]) -> Done | None:
+        """Let one worker carry out an order, then all others; why one of them does not.
+
+        Who ends meanwhile is replaced, and its successor gets the order too.
+        """
+        done: set[Worker] = set()
+        deaths = 0
+        self.crew.replace_ended(0)
+        while missing := [worker for worker in self.crew.workers if worker not in done]:
+            chosen = missing if done else missing[:1]
+            refusal = self._order(chosen, order)
+            if refusal is not None:
+                return refusal
+            ended = self._ended(chosen)
+            deaths += len(ended)
+            if deaths >= MOST_DEATHS:
+                return _DEADLY
+            done.update(worker for worker in chosen if worker not in ended)
+            self.crew.replace_ended(0)
+        return None
+
+    def _order(self, workers: list[Worker], order: Callable[[int], Order]) -> Done | None:
+        """Give an order to workers and wait; what the first one says against it."""
         self._orders += 1
         for worker in workers:
-            worker.order(kind(self._orders, *version))
+            worker.order(order(self._orders))
         return self._wait_for(workers)
 
     def _wait_for(self, workers: list[Worker]) -> Done | None:
-        """Wait until all have carried out their order; the first failure."""
+        """Wait until all have carried out their order, or ended; what one says against it."""
         until = time.monotonic() + _PATIENCE_S
         while any(worker.done is None for worker in workers):
             if self._stopping.is_set() or time.monotonic() > until:
                 return Done(0, f"a worker was not ready within {_PATIENCE_S:.0f} s")
-            self._tick()
-        return next((w.done for w in workers if w.done is not None and w.done.error), None)
+            self.crew.tick()
+        return refusal_of(workers)
+
+    def _ended(self, workers: list[Worker]) -> list[Worker]:
+        """Those that ended before they had carried out their order."""
+        return [w for w in workers if w.done is not None and w.done.error == ENDED]
 
     def _tell_all(self) -> None:
-        for worker in self.workers:
+        for worker in self.crew.workers:
             worker.tell(self.versions.standing)
 
-    def _replace_ended(self) -> None:
-        for place, worker in enumerate(self.workers):
-            if worker.ended_at is None or time.monotonic() < worker.ended_at + _RESTART_PAUSE_S:
-                continue
-            worker.process.join()
-            worker.channel.connection.close()
-            _log.warning("worker %s ended with %s", worker.process.pid, worker.process.exitcode)
-            self.workers[place] = self._start(self.versions.current or 0)
-            self.workers[place].tell(self.versions.standing)
+    def _recycle(self, most_mb: float) -> bool:
+        """Let a worker that holds too much memory go, once another one has taken its place.
+
+        Returns:
+            Whether to go on so: false where a new worker would fare no better.
+        """
+        heavy = self.crew.beyond(most_mb)
+        if heavy is None:
+            return True
+        fresh = self._replacement()
+        self.crew.workers.append(fresh)
+        refusal = self._wait_for([fresh])
+        is_better = (
+            refusal is None and not self._ended([fresh]) and memory_mb(fresh.process.pid) <= most_mb
+        )
+        leaving, staying = (heavy, fresh) if is_better else (fresh, heavy)
+        text = "worker %s holds too much memory; %s stays, %s goes"
+        _log.warning(text, heavy.process.pid, staying.process.pid, leaving.process.pid)
+        leaving.tell(structs.replace(self.versions.standing, is_replaced=True))
+        self.crew.dismiss(leaving)
+        return is_better
+
+    def _replacement(self) -> Worker:
+        """A worker that begins with what is served now."""
+        worker = self._start(self.versions.current or 0)
+        worker.tell(self.versions.standing)
+        if self._trial is not None:
+            self._orders += 1
+            worker.tell(Beside(self._orders, self._trial))
+        return worker
 
     def _start(self, version: int) -> Worker:
         ours, theirs = multiprocessing.Pipe()
@@ -223,10 +267,5 @@ class Supervisor:
         theirs.close()
         return Worker(process, ours)
 
-    def _end(self) -> None:
-        for worker in self.workers:
-            worker.process.terminate()
-        for worker in self.workers:
-            worker.process.join(self._settings.drain_s + self._settings.grace_s + 1)
-            if worker.process.is_alive():
-                worker.process.kill()
+
+_DEADLY = Done(0, f"{MOST_DEATHS} workers ended while they loaded it")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -19,7 +20,9 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from service.models import Models
-from service.owner import Owner
+
+if TYPE_CHECKING:
+    from service.owner import Owner
 
 LATENCY_BOUNDS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 

@@ -4,6 +4,8 @@ Rules:
 - A start takes the newest version that passes every check, or the pinned one.
 - Polling moves up only: to the newest version above every one served since the start, and never
   where one is pinned. So a rollback lasts until something newer appears than was ever served.
+- A version that somebody put beside the one that answers is never taken unasked, not even after it
+  was taken away again: whoever tries a version decides about it.
 - A refused version is tried again when its files have changed, or when it is asked for.
 - Who asks gets what they name; who names nothing, the pinned version or else the newest.
 """
@@ -38,11 +40,13 @@ class Standing(msgspec.Struct, frozen=True, tag=True):
         refusals: versions on disk that failed a check, ascending.
         switched: how many reloads have switched since the start.
         refused: how many have not.
+        is_replaced: another worker has taken the place of this one, which ends.
     """
 
     refusals: tuple[Refusal, ...] = ()
     switched: int = 0
     refused: int = 0
+    is_replaced: bool = False
 
 
 class ReloadRefused(ServiceError):
@@ -57,13 +61,15 @@ class Versions:
     Args:
         folder: ROOT/NAME.
         pinned: the only version that is loaded unasked.
+        second: the version to stand beside from the start on.
     """
 
-    def __init__(self, folder: Path, pinned: int | None) -> None:
+    def __init__(self, folder: Path, pinned: int | None, second: int | None = None) -> None:
         self.folder = folder
         self.pinned = pinned
         self.current: int | None = None
         self._highest = 0
+        self._tried_beside = {second}
         self._tried: dict[int, Files] = {}
         self._refused: dict[int, str] = {}
         self._counts = {"switched": 0, "refused": 0}
@@ -79,6 +85,8 @@ class Versions:
         for version in reversed(self._listed()):
             if version <= self._highest:
                 break
+            if version in self._tried_beside:
+                continue
             if version not in self._refused or self._files(version) != self._tried[version]:
                 return self._try(version)
         return None
@@ -93,6 +101,22 @@ class Versions:
         if version is None or not (self.folder / str(version)).is_dir():
             raise NotFound(f"no version {version} lies on disk" if version else "no version")
         return self._try(version)
+
+    def asked_beside(self, version: int) -> None:
+        """Somebody wants a version beside the one that answers.
+
+        Raises:
+            NotFound: no such version lies on disk.
+            ReloadRefused: it answers already.
+        """
+        self.asked(version)
+        if version == self.current:
+            raise ReloadRefused(f"version {version} is the one that answers")
+        self._tried_beside.add(version)
+
+    def stands_beside(self, version: int) -> None:
+        """It is loaded: nothing is wrong with it."""
+        self._refused = {n: why for n, why in self._refused.items() if n != version}
 
     def served(self, version: int) -> None:
         """It answers from now on."""
@@ -118,7 +142,8 @@ class Versions:
     def standing(self) -> Standing:
         """What to tell."""
         refusals = [Refusal(n, self._told(why)) for n, why in sorted(self._refused.items())]
-        return Standing(tuple(refusals), **self._counts)
+        counts = self._counts
+        return Standing(tuple(refusals), counts["switched"], counts["refused"])
 
     def _told(self, reason: str) -> str:
         """A reason without the path of the folder, which is nobody else's business."""

@@ -123,6 +123,7 @@ def _work(settings: Settings, version: int, connection: Connection) -> None:
     from service.link import Link  # noqa: PLC0415
 
     owner = Link(settings, connection)
+    owner.tell_alive()
     if owner.load_first(version):
         with _listening(settings) as listeners:
             _run(listeners, settings, owner)

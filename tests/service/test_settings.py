@@ -4,6 +4,7 @@ import pytest
 
 from features.errors import ConfigError
 from service.settings import load_settings
+from service.trial import Trial
 
 
 @pytest.fixture(autouse=True)
@@ -87,3 +88,25 @@ def test_workers_share_the_cores(
     monkeypatch.setattr("service.settings.usable_cores", lambda: 6)
     assert load_settings(workers=workers).threads_per_run == threads
     assert load_settings(workers=workers, threads=2).threads_per_run == 2
+
+
+@pytest.mark.parametrize(
+    ("variable", "given"),
+    [
+        ("DEEPFM_CANARY", {"canary": 3, "version": 3}),
+        ("DEEPFM_SHADOW", {"canary": 3, "shadow": 4}),
+        ("DEEPFM_CANARY_SHARE", {"canary": 3, "canary_share": 0}),
+        ("DEEPFM_MAX_WORKER_MB", {"max_worker_mb": 500}),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    variable: str, given: dict[str, float]
+) -> None:
+    with pytest.raises(ConfigError, match=variable):
+        load_settings(**given)
+
+
+def test_a_second_version_has_a_share_of_its_kind() -> None:
+    assert load_settings(canary=3).trial == Trial(3, "canary", 0.05)
+    assert load_settings(shadow=3, shadow_share=0.5).trial == Trial(3, "shadow", 0.5)
+    assert load_settings().trial is None

@@ -16,14 +16,16 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from features.schema import BucketField, Schema
+from service.crew import Worker
 from service.orders import Answer, Ask, Channel, Done, Load, Switch, ToWorker
 from service.settings import Settings
-from service.supervisor import Supervisor, Worker
+from service.supervisor import MOST_DEATHS, Supervisor
 from tests.service.linear import SCHEMA, linear_logit, write_bundle
 from tests.service.processes import get, needs_proc, served, wait_for, workers
 
@@ -61,10 +63,10 @@ def write_version(folder: Path, version: int, shift: float = 0.0) -> None:
     draft.rename(folder / str(version))
 
 
-def reload(address: str, version: int | None = None) -> tuple[int, Any]:
+def reload(address: str, version: int | None = None, path: str = "reload") -> tuple[int, Any]:
     body = json.dumps({"version": version}).encode()
     headers = {"authorization": "Bearer key"}
-    request = urllib.request.Request(f"{address}/admin/reload", body, headers)
+    request = urllib.request.Request(f"{address}/admin/{path}", body, headers)
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:
             return answer.status, json.load(answer)
@@ -114,7 +116,7 @@ class Played(threading.Thread):
     def __init__(self, refuses: bool = False, ends: bool = False) -> None:
         super().__init__(daemon=True)
         ours, theirs = multiprocessing.Pipe()
-        self.worker = Worker(cast(Any, None), ours)
+        self.worker = Worker(cast(Any, Mock()), ours)
         self.channel: Channel[ToWorker] = Channel(theirs, ToWorker)
         self.refuses, self.ends = refuses, ends
         self.heard: list[str] = []
@@ -131,12 +133,25 @@ class Played(threading.Thread):
                 self.channel.send(Done(order.number, "bad" if self.refuses else ""))
 
 
-def rolled_out(folder: Path, *played: Played) -> tuple[Supervisor, Answer]:
+class Theatre(Supervisor):
+    """A supervisor of played workers; who ends is replaced by the next understudy."""
+
+    def __init__(self, folder: Path, *played: Played, understudies: list[Played]) -> None:
+        settings = Settings(bundle=folder, workers=len(played), provider="cpu")
+        super().__init__(settings, None, lambda *_: None)
+        self.versions.served(1)
+        self.crew.workers = [one.worker for one in played]
+        self.understudies = iter(understudies)
+
+    def _start(self, version: int) -> Worker:
+        return next(self.understudies).worker
+
+
+def rolled_out(
+    folder: Path, *played: Played, understudies: tuple[Played, ...] = ()
+) -> tuple[Supervisor, Answer]:
     """What a supervisor of these workers answers to a wish for version 2."""
-    settings = Settings(bundle=folder, workers=len(played), provider="cpu")
-    supervisor = Supervisor(settings, None, lambda *_: None)
-    supervisor.versions.served(1)
-    supervisor.workers = [one.worker for one in played]
+    supervisor = Theatre(folder, *played, understudies=list(understudies))
     return supervisor, supervisor.answer(Ask(7, 2))
 
 
@@ -151,17 +166,40 @@ def test_all_workers_switch_when_all_have_loaded(folder: Path) -> None:
         assert one.heard == ["Load", "Switch"]
 
 
-@pytest.mark.parametrize("fault", ["refuses", "ends"])
-def test_where_one_worker_fails_to_load_nobody_switches(folder: Path, fault: str) -> None:
+def test_where_one_worker_fails_to_load_nobody_switches(folder: Path) -> None:
     write_version(folder, 2)
-    good, bad = Played(), Played(**{fault: True})
+    good, bad = Played(), Played(refuses=True)
     supervisor, answer = rolled_out(folder, good, bad)
     assert answer.status == 409
     assert supervisor.versions.current == 1
+    for one in (good, bad):
+        one.join(10)
+        assert one.heard == ["Load", "Drop"]
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_worker_killed_while_it_loads_refuses_no_version(folder: Path, place: int) -> None:
+    write_version(folder, 2)
+    played = [Played(ends=place == 0), Played(ends=place == 1)]
+    understudy = Played()
+    supervisor, answer = rolled_out(folder, *played, understudies=(understudy,))
+    assert answer == Answer(7, 2)
+    assert supervisor.versions.standing.refused == 0
+    for one, heard in ((played[1 - place], []), (understudy, ["Standing"])):
+        one.join(10)
+        assert one.heard == [*heard, "Load", "Switch"]
+
+
+def test_a_version_that_goes_on_killing_workers_is_refused(folder: Path) -> None:
+    write_version(folder, 2)
+    deaths = [Played(ends=True) for _ in range(MOST_DEATHS)]
+    good, last = Played(), Played()
+    supervisor, answer = rolled_out(folder, deaths[0], good, understudies=(*deaths[1:], last))
+    assert answer.status == 409
+    assert f"{MOST_DEATHS} workers ended" in answer.error
+    assert supervisor.versions.current == 1
     good.join(10)
-    bad.join(10)
-    assert good.heard == ["Load", "Drop"]
-    assert "Switch" not in bad.heard
+    assert good.heard == ["Drop"]
 
 
 def test_the_first_worker_tries_a_version_alone(folder: Path) -> None:
@@ -265,6 +303,37 @@ def test_a_worker_replaced_after_a_switch_begins_with_the_current_version(
     wait_for(lambda: len(workers(process)) == 2 and workers(process) != before)
     time.sleep(1)
     wait_for(lambda: _told_or_nothing(address) == {1})
+
+
+@needs_proc
+def test_a_canary_reaches_all_workers_those_that_are_replaced_too(
+    folder: Path, server: tuple[Any, str]
+) -> None:
+    process, address = server
+    write_version(folder, 3)
+    wait_for(lambda: versions_told(address) == {3})
+    assert reload(address, 2, "canary")[0] == 404
+    assert reload(address, 1, "canary")[1]["canary"] == {"version": 1, "share": 0.05}
+    assert canaries_told(address) == {1}
+    write_version(folder, 2, shift=1e-3)
+    assert reload(address, 2, "shadow")[0] == 409
+    assert canaries_told(address) == {1}
+    before = workers(process)
+    os.kill(before[0], signal.SIGKILL)
+    wait_for(lambda: len(workers(process)) == 2 and workers(process) != before)
+    time.sleep(1)
+    wait_for(lambda: canaries_told(address) == {1})
+    assert reload(address, 1) == (200, {"model": "m", "version": 1})
+    assert versions_told(address) == {1}
+    assert canaries_told(address) == {0}
+
+
+def canaries_told(address: str) -> set[int]:
+    try:
+        ready = [get(f"{address}/readyz") for _ in range(24)]
+    except OSError:  # what waited in the killed worker's queue is reset
+        return set()
+    return {one.get("canary", {"version": 0})["version"] for one in ready}
 
 
 def _told_or_nothing(address: str) -> set[int]:
