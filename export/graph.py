@@ -194,7 +194,8 @@ def folded_layers(deep: nn.Sequential) -> list[nn.Linear]:
 def _joined_table(network: DeepFM) -> nn.Embedding:
     """Embedding and linear weight of every index that has both, `[indices, K + 1]`."""
     joined = torch.cat([network.embedding.weight, network.linear.weight], 1)
-    return nn.Embedding(*joined.shape, _weight=joined.detach())
+    rows, columns = joined.shape
+    return nn.Embedding(rows, columns, _weight=joined.detach())
 
 
 def _columns(layer: nn.Linear, columns: slice, has_bias: bool) -> nn.Linear:
