@@ -1,9 +1,9 @@
 """Where a worker's time goes, for each shape of the job; needs wrk and py-spy (a Python package).
 
-`python -m bench.profile [--precision int8]` starts one worker, drives it over 64 connections (16 for
-1,000 candidates) and lets py-spy look at it 500 times a second. Each look is counted for the step
-whose code, or native code called from it, was running; the shares divide the worker's CPU time per
-request, which /proc gives. Looking costs the worker a few percent.
+`python -m bench.profile [--precision int8]` starts one worker, drives it over 64 connections (16
+for 1,000 candidates) and lets py-spy look at it 500 times a second. Each look is counted for the
+step whose code, or native code called from it, was running; the shares divide the worker's CPU time
+per request, which /proc gives. Looking costs the worker a few percent.
 """
 
 from __future__ import annotations
