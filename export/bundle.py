@@ -152,7 +152,7 @@ def _quantize(run: Run, calibration: Calibration, folder: Path) -> Comparison:
     if judged is None:
         raise ConfigError("the run folder holds no judged rows to compare int8 with fp32 on")
     training = split_sides(run.schema, run.sample_index, run.sample_weight)
-    quantize(folder, {"embedding.weight", "linear.weight"}, *training)
+    quantize(folder, {"table.weight", "wide.weight"}, *training)
     rows = split_sides(run.schema, judged.index, judged.weight)
     graph = Graph(folder / MODEL_FILE, run.schema)
     return compare(network_logit(run.network, *rows), graph, rows, judged.label, calibration)

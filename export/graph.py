@@ -3,6 +3,8 @@
 It computes what `model.deepfm.DeepFM` computes in evaluation mode, rearranged:
 - second order = 0.5 * sum_k ((Sc + Si)^2 - (Qc + Qi)), S the sums and Q the sums of squares of
   each side's embeddings, so that a context is pooled once and not per candidate;
+- the linear weight of an index lies behind its embedding, in one table: a look-up is little but the
+  wait for memory, and so there is one for both;
 - the first dense layer is two: Wc ec + Wi ei + b. Two `nn.Linear`, because slices of one weight
   would stay slices in the graph;
 - batch norm is folded into the dense layer in front of it.
@@ -24,16 +26,15 @@ class BundleGraph(nn.Module):
     """Network and calibration in the form that is exported.
 
     Args:
-        network: in evaluation mode; its tables are shared, not copied, but for the linear weights
-            of a network with a wide part, which are joined into one table.
+        network: in evaluation mode; it stays as it is, its tables are copied into one.
         schema: the network was built for.
         calibration: applied to the logit.
     """
 
     def __init__(self, network: DeepFM, schema: Schema, calibration: Calibration) -> None:
         super().__init__()
-        self.embedding = network.embedding
-        self.linear = _linear_table(network)
+        self.table = _joined_table(network)
+        self.wide = network.wide
         self.bias = network.bias
         self.context = SidePooling(schema, "context")
         self.candidate = SidePooling(schema, "candidate")
@@ -41,7 +42,7 @@ class BundleGraph(nn.Module):
         layers = folded_layers(network.deep)
         self.is_deep = bool(layers)
         if self.is_deep:
-            width = self.context.fields * self.embedding.embedding_dim
+            width = self.context.fields * network.embedding.embedding_dim
             self.has_deep_context = width > 0
             self.first_candidate = _columns(layers[0], slice(width, None), has_bias=True)
             if self.has_deep_context:
@@ -69,16 +70,16 @@ class BundleGraph(nn.Module):
         Returns:
             `[N]` float32 each.
         """
-        pooled, linear = self._side(self.candidate, candidate, candidate_weight)  # [N, Fi, K], [N]
-        total, squares = pooled.sum(1), (pooled * pooled).sum((1, 2))  # [N, K], [N]
+        pooled, total, linear = self._side(self.candidate, candidate, candidate_weight)
+        squares = (pooled * pooled).sum((1, 2))  # [N]
         hidden = self.first_candidate(pooled.flatten(1)) if self.is_deep else None  # [N, H]
         if self.has_context:
             assert context is not None
             assert context_row is not None
-            pooled_c, linear_c = self._side(self.context, context, context_weight)
+            pooled_c, total_c, linear_c = self._side(self.context, context, context_weight)
             shared = linear_c - 0.5 * (pooled_c * pooled_c).sum((1, 2))  # [R]
             linear = linear + shared[context_row]
-            total = total + pooled_c.sum(1)[context_row]
+            total = total + total_c[context_row]
             if hidden is not None and self.has_deep_context:
                 hidden = hidden + self.first_context(pooled_c.flatten(1))[context_row]
         logit = linear + 0.5 * ((total * total).sum(1) - squares) + self.bias
@@ -90,13 +91,19 @@ class BundleGraph(nn.Module):
 
     def _side(
         self, pooling: SidePooling, index: Tensor, weight: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        linear = self.linear(index).squeeze(2)  # [rows, slots]
-        embedded = self.embedding(index[:, : pooling.embedded_slots])  # [rows, slots, K]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Vectors `[rows, fields, K]`, their sum `[rows, K]`, first order `[rows]`."""
+        cut = pooling.embedded_slots
+        looked_up = self.table(index[:, :cut])  # [rows, slots, K + 1]
         if weight is not None:
-            linear = linear * weight
-            embedded = embedded * weight[:, : pooling.embedded_slots, None]
-        return pooling(embedded), linear.sum(1)
+            looked_up = looked_up * weight[:, :cut, None]
+        pooled = pooling(looked_up)
+        sums = pooled.sum(1)
+        linear = sums[:, -1]
+        if self.wide is not None and pooling.slots > cut:
+            wide = self.wide(index[:, cut:] - self.table.num_embeddings).squeeze(2)
+            linear = linear + (wide if weight is None else wide * weight[:, cut:]).sum(1)
+        return pooled[:, :, :-1], sums[:, :-1], linear
 
 
 class SidePooling(nn.Module):
@@ -111,11 +118,12 @@ class SidePooling(nn.Module):
         super().__init__()
         widths = [member.slots for member in schema.members(side) if member.embedding]
         self.fields = len(widths)
+        self.slots = schema.slots(side)
         self.embedded_slots = sum(widths)
         self.runs = _runs(widths)
 
     def forward(self, embedded: Tensor) -> Tensor:
-        """`[rows, slots, K]` weighted embeddings -> `[rows, fields, K]`."""
+        """`[rows, slots, width]`, weighted -> `[rows, fields, width]`."""
         if self.fields == self.embedded_slots:
             return embedded
         parts, begin = [], 0
@@ -183,12 +191,11 @@ def folded_layers(deep: nn.Sequential) -> list[nn.Linear]:
     return layers
 
 
-def _linear_table(network: DeepFM) -> nn.Embedding:
-    """The linear weights of all indices."""
-    if network.wide is None:
-        return network.linear
-    weight = torch.cat([network.linear.weight, network.wide.weight])
-    return nn.Embedding(len(weight), 1, _weight=weight.detach())
+def _joined_table(network: DeepFM) -> nn.Embedding:
+    """Embedding and linear weight of every index that has both, `[indices, K + 1]`."""
+    joined = torch.cat([network.embedding.weight, network.linear.weight], 1)
+    rows, columns = joined.shape
+    return nn.Embedding(rows, columns, _weight=joined.detach())
 
 
 def _columns(layer: nn.Linear, columns: slice, has_bias: bool) -> nn.Linear:

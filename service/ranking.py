@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
+
+class Item(msgspec.Struct, gc=False):
+    """One candidate of an answer; made and written in half the time of a dict."""
+
+    id: str | int
+    rank: int
+    score: float
 
 
 def best_first(logit: NDArray[np.float32], top_k: int | None) -> NDArray[np.int64]:
@@ -15,6 +26,20 @@ def best_first(logit: NDArray[np.float32], top_k: int | None) -> NDArray[np.int6
     """
     order: NDArray[np.int64] = np.argsort(-logit, kind="stable")
     return order[:top_k]
+
+
+def items_in(
+    order: NDArray[np.int64], ids: Sequence[str | int], score: NDArray[np.float32]
+) -> list[Item]:
+    """The answer's items.
+
+    Args:
+        order: positions of the candidates, best first.
+        ids: of all candidates.
+        score: `[N]`, of all candidates.
+    """
+    ordered = map(ids.__getitem__, order.tolist())
+    return list(map(Item, ordered, range(1, len(order) + 1), score[order].tolist()))
 
 
 def win_probability(logit: NDArray[np.float32]) -> NDArray[np.float64]:

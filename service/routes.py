@@ -22,7 +22,7 @@ from service.incoming import Receive, Scope, client_of, deadline_of, read_body
 from service.models import Model, Models
 from service.prepared import Prepared
 from service.problems import MOST_PAIRWISE
-from service.ranking import best_first, win_probability
+from service.ranking import best_first, items_in, win_probability
 from service.settings import Settings
 from service.telemetry import Telemetry
 from service.waiting import Client
@@ -141,12 +141,7 @@ class RankRoute(ScoreRoute):
             request.context, request.candidate, deadline, client, request.partial
         )
         order = best_first(logit, request.top_k)
-        items = [
-            {"id": request.ids[place], "rank": rank, "score": value}
-            for rank, (place, value) in enumerate(
-                zip(order.tolist(), score[order].tolist(), strict=True), 1
-            )
-        ]
+        items = items_in(order, request.ids, score)
         document = {"model": model.name, "version": model.version, "items": items}
         if request.pairwise:
             document["win_probability"] = win_probability(logit[order]).tolist()

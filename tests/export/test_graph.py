@@ -70,10 +70,11 @@ def test_graph_leaves_the_network_as_it_was() -> None:
     assert all(torch.equal(before[name], w) for name, w in network.state_dict().items())
 
 
-def test_graph_shares_the_tables_instead_of_copying_them() -> None:
+def test_embedding_and_linear_weight_of_an_index_lie_together() -> None:
     network = build(SCHEMAS["plain"])
-    graph = BundleGraph(network, SCHEMAS["plain"], CALIBRATIONS["none"])
-    assert graph.embedding.weight.data_ptr() == network.embedding.weight.data_ptr()
+    table = BundleGraph(network, SCHEMAS["plain"], CALIBRATIONS["none"]).table.weight
+    assert torch.equal(table[:, :-1], network.embedding.weight)
+    assert torch.equal(table[:, -1:], network.linear.weight)
 
 
 @pytest.mark.parametrize("name", CALIBRATIONS)

@@ -126,3 +126,11 @@ def test_two_files_are_written_and_the_table_lies_in_the_second(tmp_path: Path) 
     assert {path.name for path in tmp_path.iterdir()} == {MODEL_FILE, MODEL_DATA_FILE}
     assert (tmp_path / MODEL_DATA_FILE).stat().st_size >= 5000 * 5 * 4
     assert (tmp_path / MODEL_FILE).stat().st_size < 5000 * 4
+
+
+def test_each_index_is_looked_up_once(subject: Exported) -> None:
+    """A look-up is little but the wait for memory, so there is one for embedding and weight."""
+    graph = onnx.load(subject.folder / MODEL_FILE, load_external_data=False).graph
+    looked_up = [node.input[0] for node in graph.node if node.op_type == "Gather"]
+    sides = len({"context", "candidate"} & {given.name for given in graph.input})
+    assert looked_up.count("table.weight") == sides

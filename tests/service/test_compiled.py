@@ -286,3 +286,17 @@ def test_the_hash_is_xxh3() -> None:
 def test_numpy_keeps_what_only_it_can_do() -> None:
     schema = Schema((ValueField(name="x", transform="log1p", minimum=0.0, maximum=9.0),))
     assert PlainReader.of(schema, schema.build_table(), LIMITS) is None
+
+
+@pytest.mark.parametrize("count", range(1, 10))
+def test_a_number_is_found_among_any_count_of_boundaries(count: int) -> None:
+    """On every boundary and on both sides of it."""
+    edges = np.linspace(-1, 1, count)
+    field = BucketField(name="price", boundaries=tuple(edges.tolist()))
+    ways = Ways(Schema((field,)))
+    values = np.concatenate([edges, np.nextafter(edges, 2), np.nextafter(edges, -2)]).tolist()
+    body = json.dumps({"instances": [{"price": value} for value in values]}).encode()
+    fast, slow = ways.fast(body), ways.slow(body)
+    assert fast is not None
+    assert slow is not None
+    np.testing.assert_array_equal(fast.candidate.index, slow.candidate.index)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from service.ranking import best_first, win_probability
+from service.ranking import Item, best_first, items_in, win_probability
 
 LOGITS = hnp.arrays(np.float32, st.integers(0, 30), elements=st.floats(-50, 50, width=32))
 
@@ -39,3 +39,9 @@ def test_win_probability_is_the_sigmoid_of_the_difference() -> None:
 def test_far_apart_logits_do_not_overflow() -> None:
     """Warnings are errors: an overflow in exp would fail here."""
     assert win_probability(np.array([1e30, -1e30], np.float32))[0, 1] == 1
+
+
+def test_items_follow_the_order_and_count_from_one() -> None:
+    score = np.array([0.25, 0.5, 0.75], np.float32)
+    items = items_in(np.array([2, 0]), ["a", 7, "c"], score)
+    assert items == [Item("c", 1, 0.75), Item("a", 2, 0.25)]
