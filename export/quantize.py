@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,7 @@ def quantize(folder: Path, tables: set[str], context: Encoded, candidate: Encode
     model = onnx.load(str(folder / MODEL_FILE), load_external_data=False)
     kept = _take_out(model, folder, tables)
     reader = _Rows(model, kept, context, candidate)
-    logging.getLogger("root").setLevel(logging.ERROR)  # it advises a step that is of no use here
-    with tempfile.TemporaryDirectory() as scratch:
+    with _silent_root_logger(), tempfile.TemporaryDirectory() as scratch:
         source, target = Path(scratch) / "fp32.onnx", Path(scratch) / "int8.onnx"
         onnx.save_model(model, str(source))
         quantize_static(
@@ -135,6 +135,18 @@ def compare(
             f"at most {MOST_AUC_LOST} and {MOST_LOG_LOSS_GAINED:.1%} are allowed: export fp32"
         )
     return comparison
+
+
+@contextmanager
+def _silent_root_logger() -> Iterator[None]:
+    """The quantiser advises there a step that is of no use here."""
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _take_out(

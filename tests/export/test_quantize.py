@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -73,6 +74,11 @@ def test_the_bundle_states_both_precisions_and_replays(int8_path: Path) -> None:
     assert comparison["fp32"]["auc"] - comparison["int8"]["auc"] <= SMALL_AUC_LOST
     assert bundle.golden["tolerance"] == 1e-4
     assert Scorer(bundle, "cpu").replay() <= 1e-5
+
+
+def test_what_others_log_is_heard_afterwards(int8_path: Path) -> None:
+    assert int8_path.exists()
+    assert logging.getLogger().isEnabledFor(logging.WARNING)
 
 
 def test_the_tables_stay_as_they_are(int8_path: Path, bundle_path: Path) -> None:
