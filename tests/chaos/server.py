@@ -8,10 +8,11 @@ import resource
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tests.service.processes import get, served, wait_for, workers
@@ -85,15 +86,24 @@ class Server:
 
 @contextmanager
 def started(
-    folder: Path, workers: int = 2, log: int | None = None, **variables: str
+    folder: Path,
+    workers: int = 2,
+    log: int = subprocess.DEVNULL,
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Server]:
-    """A server of version 1 to 5, which answers with 5; its log goes nowhere, or to `log`."""
+    """A server of what lies in a folder, all its workers ready.
+
+    Args:
+        folder: ROOT/NAME.
+        workers: its processes.
+        log: descriptor that its log goes to.
+        variables: of its environment.
+    """
     keys = folder.parent / "keys"
     keys.write_text(f"{_KEY}\n")
-    variables |= {"DEEPFM_ADMIN_KEYS_FILE": str(keys), "DEEPFM_RELOAD_POLL_S": "0.2"}
+    own = {"DEEPFM_ADMIN_KEYS_FILE": str(keys), "DEEPFM_RELOAD_POLL_S": "0.2"}
     options = ("--workers", str(workers), "--provider", "cpu")
-    log = subprocess.DEVNULL if log is None else log
-    with served(folder, *options, log=log, **variables) as (process, address):
+    with served(folder, *options, log=log, **own, **variables) as (process, address):
         server = Server(process, address, folder)
         wait_for(server.is_ready)
         yield server
