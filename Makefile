@@ -6,7 +6,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 BIN := .venv/bin
 
-.PHONY: serve test check format train example clean
+.PHONY: serve test chaos check format train example clean
 
 serve: .venv/ready
 	@ls -d bundles/demo/[1-9]* >/dev/null 2>&1 || $(BIN)/deepfm demo
@@ -14,6 +14,9 @@ serve: .venv/ready
 
 test: .venv/ready
 	$(BIN)/python -m pytest -m "not slow"
+
+chaos: .venv/ready
+	$(BIN)/python -m tests.chaos
 
 check: .venv/ready
 	$(BIN)/ruff format --check .

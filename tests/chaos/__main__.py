@@ -35,7 +35,6 @@ def rows(scene: faults.Scene) -> Iterator[Row]:
         faults.sigterm_behind_balancer,
         faults.no_room_for_logs,
         faults.no_room_on_disk,
-        faults.moved_clock,
     ):
         yield alone(scene)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -26,7 +25,6 @@ WORKERS = 2
 _STOPPED_S = 3.0
 _IDLE_CONNECTIONS = 300
 _HELD_S = 2.0
-_FAKE_TIME = "/usr/lib/*/faketime/libfaketimeMT.so.1"
 
 
 @dataclass(frozen=True)
@@ -209,42 +207,3 @@ def _switch_and_end(
         row.add(load)
         server.process.send_signal(signal.SIGTERM)
         _expect_end(server, row)
-
-
-def moved_clock(scene: Scene) -> Row:
-    """The wall clock jumps; deadlines and timers do not follow it."""
-    times = scene.times(4, 20)
-    row = Row("clock moved", f"{times} steps of up to a day, both ways")
-    library = next(iter(sorted(Path("/").glob(_FAKE_TIME.lstrip("/")))), None)
-    if library is None:
-        row.injected = "not possible here: no libfaketime"
-        return row
-    clock = scene.folder.parent / "clock"
-    _set(clock, 0)
-    variables = {
-        "LD_PRELOAD": str(library),
-        "FAKETIME_TIMESTAMP_FILE": str(clock),
-        "FAKETIME_NO_CACHE": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }
-    path = scene.folder.parent / "log"
-    with (
-        path.open("w") as log,
-        started(scene.folder, log=log.fileno(), variables=variables) as server,
-    ):
-        with scene.load(server.address) as load:
-            for turn in range(times):
-                _set(clock, (3600, -3600, 86400, -86400)[turn % 4])
-                server.switch(VERSIONS[turn % len(VERSIONS)])
-                time.sleep(0.5)
-        row.add(load)
-    dates = {json.loads(line)["time"][:10] for line in path.read_text().splitlines()}
-    if len(dates) < 3:
-        row.broken.append(f"the log knows of the days {sorted(dates)} only")
-    return row
-
-
-def _set(clock: Path, seconds: int) -> None:
-    draft = clock.with_suffix(".draft")
-    draft.write_text(f"{seconds:+d}\n")
-    draft.rename(clock)
