@@ -41,13 +41,25 @@ _BLOCK = 4096
 
 
 class Shape(msgspec.Struct, frozen=True):
-    """Requests of one kind, `rate` a second: the lines of a file in turn; `status` is expected."""
+    """Requests of one kind: the lines of a file in turn.
+
+    Args:
+        name: of the kind.
+        path: that they are posted to.
+        bodies: the file.
+        rate: so many a second.
+        status: that is expected.
+        deadline_ms: that each request names; 0 for none.
+        refusals: statuses that are no error either.
+    """
 
     name: str
     path: str
     bodies: str
     rate: float
     status: int = 200
+    deadline_ms: int = 0
+    refusals: tuple[int, ...] = ()
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -66,6 +78,7 @@ class Window(msgspec.Struct):
     Attributes:
         at_s: when it ended, in seconds since the beginning.
         latency_us: of each shape's expected answers, from the time at which they were due.
+        refused_us: the same of refusals that the shape allows, by their status.
         late_us: by how much the generator itself was late, of each request.
         errors: how often each kind of error was met.
         samples: of each shape, the line number of one body and its answer.
@@ -75,6 +88,7 @@ class Window(msgspec.Struct):
 
     latency_us: dict[str, list[int]]
     at_s: float = 0.0
+    refused_us: dict[int, list[int]] = {}
     late_us: list[int] = []
     errors: dict[str, int] = {}
     samples: dict[str, tuple[int, bytes]] = {}
@@ -179,8 +193,11 @@ class _OpenLoop:
     def answered(self, job: Job, status: int, body: memoryview) -> None:
         """Count an answer."""
         shape = self.plan.shapes[job.kind]
-        if status == shape.status:
-            self.window.latency_us[shape.name].append(int((self._now() - job.due) * 1e6))
+        latency_us = int((self._now() - job.due) * 1e6)
+        if status in shape.refusals:
+            self.window.refused_us.setdefault(status, []).append(latency_us)
+        elif status == shape.status:
+            self.window.latency_us[shape.name].append(latency_us)
             if shape.name not in self.window.samples:
                 self.window.samples[shape.name] = (job.place, bytes(body))
         else:
@@ -270,6 +287,8 @@ class _OpenLoop:
 
 def _requests(shape: Shape) -> list[bytes]:
     head = f"POST {shape.path} HTTP/1.1\r\nhost: {_HOST}\r\ncontent-type: application/json\r\n"
+    if shape.deadline_ms:
+        head += f"x-deadline-ms: {shape.deadline_ms}\r\n"
     return [
         f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
         for body in Path(shape.bodies).read_bytes().splitlines()

@@ -84,11 +84,15 @@ class Batcher:
         if own.rows + rows > self._max_queued_rows:
             raise Overloaded("too many rows are waiting", reason="queue_full")
         if deadline < math.inf:
-            before = own.rows + rows
-            turns = -(-before // self._rows_per_run)  # as many runs, at most, the other queue has
-            before += min(other.rows, turns * self._rows_per_run)
-            if self._clock() + before * self._row_s > deadline:
+            # Whole runs: its own rows, the other queue's turns, and the run that went on, it may
+            # be, while it arrived and nobody saw it.
+            runs = self._runs(own.rows + rows)
+            runs += min(self._runs(other.rows), runs) + 1
+            if self._clock() + runs * self._rows_per_run * self._row_s > deadline:
                 raise Overloaded("the deadline would pass before the answer", reason="deadline")
+
+    def _runs(self, rows: int) -> int:
+        return -(-rows // self._rows_per_run)
 
     async def score(
         self,

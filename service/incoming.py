@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, MutableMapping
+import time
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 from service.errors import ClientGone, HeaderError, Problem, RequestError
@@ -12,17 +13,18 @@ from service.waiting import NOBODY, Client
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Headers = Sequence[tuple[bytes, bytes]]
 
 _MOST_DIGITS = 9
 _DISCARD_FACTOR = 4
 _DISCARD_S = 5.0
 
 
-def deadline_of(scope: Scope, now: float, default_ms: int) -> float:
+def deadline_of(headers: Headers, now: float, default_ms: int) -> float:
     """When the answer loses its worth, on the clock of `now`; infinite if never.
 
     Args:
-        scope: of the request.
+        headers: of the request, their names in lower case.
         now: when it arrived, in seconds.
         default_ms: without the header `X-Deadline-Ms`; 0 for none.
 
@@ -30,7 +32,7 @@ def deadline_of(scope: Scope, now: float, default_ms: int) -> float:
         HeaderError: the header is no positive integer, or the body is compressed.
     """
     given = None
-    for name, value in scope["headers"]:
+    for name, value in headers:
         if name == b"x-deadline-ms":
             given = value
         elif name == b"content-encoding" and value.lower() != b"identity":
@@ -44,6 +46,20 @@ def deadline_of(scope: Scope, now: float, default_ms: int) -> float:
             f"most {_MOST_DIGITS} digits"
         )
     return now + int(given) / 1000
+
+
+def arrival_of(scope: Scope) -> float:
+    """When a request's head was there, on `time.perf_counter`; now where no server tells."""
+    arrived: float | None = scope.get("state", {}).get("arrived")
+    return time.perf_counter() if arrived is None else arrived
+
+
+def length_of(headers: Headers) -> int:
+    """Bytes of the body as its head names them; 0 where it does not."""
+    for name, value in headers:
+        if name == b"content-length":
+            return int(value)
+    return 0
 
 
 def client_of(scope: Scope) -> Client:

@@ -15,6 +15,7 @@ timer for each connection, not for each request.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -133,6 +134,7 @@ class Protocol(HttpToolsProtocol):
         if self.refused_with:
             raise ValueError(self.refused_with)  # to the parser, which stops
         self.stray = 0
+        self.scope["state"]["arrived"] = time.perf_counter()
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

@@ -1,8 +1,8 @@
 """`POST /score` and `POST /rank` as bare ASGI applications: bytes in, bytes out.
 
-A request's life, top to bottom: be admitted, read, decode and encode (in one compiled pass where
-that can be done, `service.compiled`), score, order, answer. The two stand in front of FastAPI's
-router, whose own stack costs more than a whole small request.
+A request's life, top to bottom: be admitted, read, decoded and encoded (in one compiled pass where
+that can be done, `service.compiled`), scored, ordered, answered. The two stand in front of
+FastAPI's router, whose own stack costs more than a whole small request.
 """
 
 from __future__ import annotations
@@ -18,7 +18,16 @@ from features.encode import Encoded
 from features.errors import FeatureError
 from service.bodies import BodyDecoder
 from service.errors import ClientGone, ServiceError, answer_to
-from service.incoming import Receive, Scope, client_of, deadline_of, read_body
+from service.expected import ExpectedRows
+from service.incoming import (
+    Receive,
+    Scope,
+    arrival_of,
+    client_of,
+    deadline_of,
+    length_of,
+    read_body,
+)
 from service.models import Model, Models
 from service.prepared import Prepared
 from service.problems import MOST_PAIRWISE
@@ -48,20 +57,16 @@ class ScoreRoute:
 
     def __init__(self, models: Models, settings: Settings, telemetry: Telemetry) -> None:
         self.models, self.settings, self.telemetry = models, settings, telemetry
+        self.expected = ExpectedRows()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
-        started = time.perf_counter()
+        started = arrival_of(scope)
         rows = 0
         try:
             model = self.models.pick(scope["query_string"])
-            deadline = deadline_of(scope, started, self.settings.default_deadline_ms)
-            # Before the body is looked at: a refusal is to cost next to nothing.
-            model.batcher.admit(1, deadline)
-            # The body is bound to no name here: it is large, and the request may wait for its run.
-            request = self.read(
-                model, await read_body(scope, receive, self.settings.max_body_bytes)
-            )
+            deadline = deadline_of(scope["headers"], started, self.settings.default_deadline_ms)
+            request = await self._receive(model, scope, receive, deadline)
             answer, rows = await self.answer(model, request, deadline, client_of(scope))
             status, headers = 200, _json_headers(answer)
         except ServiceError as error:
@@ -76,6 +81,25 @@ class ScoreRoute:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
         self.telemetry.observe(self.name, status, rows, time.perf_counter() - started)
+
+    async def _receive(
+        self, model: Model, scope: Scope, receive: Receive, deadline: float
+    ) -> Prepared:
+        """The request, admitted and read; its body, which is large, lives no longer than this.
+
+        Raises:
+            ServiceError: it cannot be had in time, or something in it is wrong.
+        """
+        length = length_of(scope["headers"])
+        expected = self.expected.of(length)
+        # Before the body is looked at, and again before it is decoded, for others came meanwhile:
+        # a refusal is to cost next to nothing.
+        model.batcher.admit(expected, deadline)
+        body = await read_body(scope, receive, self.settings.max_body_bytes)
+        model.batcher.admit(expected, deadline)
+        request = self.read(model, body)
+        self.expected.learn(length, 1 if request.partial else request.rows)
+        return request
 
     def read(self, model: Model, body: bytes) -> Prepared:
         """What a body asks for.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import time
-from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import MutableMapping
 from copy import copy
@@ -25,7 +24,7 @@ from service.routes import ScoreRoute, Send
 from service.scorer import Floats
 from service.settings import Settings
 from service.shadow import Answered, Shadow
-from service.telemetry import LATENCY_BOUNDS_S
+from service.telemetry import Histogram
 from service.trial import Trial
 
 _HASHES = 2.0**64
@@ -44,10 +43,7 @@ class Second:
     def __init__(self, trial: Trial, model: Model, models: Models, settings: Settings) -> None:
         self.model = model
         self.requests: Counter[tuple[int, int]] = Counter()
-        self.latency: defaultdict[int, list[int]] = defaultdict(
-            lambda: [0] * (len(LATENCY_BOUNDS_S) + 1)
-        )
-        self.latency_sum: Counter[int] = Counter()
+        self.latency: defaultdict[int, Histogram] = defaultdict(Histogram)
         self.shadow: Shadow | None = None
         self._models, self._settings = models, settings
         self.turn_to(trial)
@@ -110,8 +106,7 @@ class Second:
 
     def _count(self, version: int, status: int, seconds: float) -> None:
         self.requests[version, status] += 1
-        self.latency[version][bisect_left(LATENCY_BOUNDS_S, seconds)] += 1
-        self.latency_sum[version] += seconds  # type: ignore[assignment]
+        self.latency[version].add(seconds)
 
     def _end_shadow(self) -> None:
         if self.shadow is not None:

@@ -7,8 +7,9 @@ A request is counted in plain Python integers: an observation of a prometheus-cl
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from prometheus_client.core import (
@@ -19,12 +20,32 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from service.errors import Overloaded
 from service.models import Models
 
 if TYPE_CHECKING:
     from service.owner import Owner
 
 LATENCY_BOUNDS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_BOUNDS = (*map(str, LATENCY_BOUNDS_S), "+Inf")
+
+
+class Histogram:
+    """How many durations were within each bound, and their sum in seconds."""
+
+    def __init__(self) -> None:
+        self.buckets = [0] * (len(LATENCY_BOUNDS_S) + 1)
+        self.sum = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one."""
+        self.buckets[bisect_left(LATENCY_BOUNDS_S, seconds)] += 1
+        self.sum += seconds
+
+    @property
+    def cumulated(self) -> list[tuple[str, float]]:
+        """Bounds and counts as Prometheus wants them: each holds those below it."""
+        return list(zip(_BOUNDS, accumulate(self.buckets), strict=True))
 
 
 class Telemetry(Collector):
@@ -38,17 +59,17 @@ class Telemetry(Collector):
         self.models = models
         self.requests: Counter[tuple[str, int]] = Counter()
         self.rows: Counter[str] = Counter()
-        self.latency: dict[str, list[int]] = {}
-        self.latency_sum: Counter[str] = Counter()
+        self.latency: defaultdict[str, Histogram] = defaultdict(Histogram)
+        self.refusal_latency = Histogram()
         self.refused: Counter[str] = Counter()
 
     def observe(self, route: str, status: int, rows: int, seconds: float) -> None:
         """Count one answered request."""
         self.requests[route, status] += 1
         self.rows[route] += rows
-        buckets = self.latency.setdefault(route, [0] * (len(LATENCY_BOUNDS_S) + 1))
-        buckets[bisect_left(LATENCY_BOUNDS_S, seconds)] += 1
-        self.latency_sum[route] += seconds  # type: ignore[assignment]
+        # Refusals are apart: under overload they would make the rest look fast.
+        latency = self.refusal_latency if status == Overloaded.status else self.latency[route]
+        latency.add(seconds)
 
     def refuse(self, reason: str) -> None:
         """Count a refusal; an empty reason is none."""
@@ -68,15 +89,14 @@ class Telemetry(Collector):
             rows.add_metric([route], count)
         yield rows
         latency = HistogramMetricFamily(
-            "deepfm_request_seconds", "From body to answer", labels=["route"]
+            "deepfm_request_seconds", "From head to answer", labels=["route"]
         )
-        bounds = [*map(str, LATENCY_BOUNDS_S), "+Inf"]
-        for route, buckets in self.latency.items():
-            seen = [sum(buckets[: place + 1]) for place in range(len(buckets))]
-            latency.add_metric(
-                [route], list(zip(bounds, seen, strict=True)), self.latency_sum[route]
-            )
+        for route, histogram in self.latency.items():
+            latency.add_metric([route], histogram.cumulated, histogram.sum)
         yield latency
+        refusals = HistogramMetricFamily("deepfm_refusal_seconds", "From head to a 429")
+        refusals.add_metric([], self.refusal_latency.cumulated, self.refusal_latency.sum)
+        yield refusals
         refused = CounterMetricFamily("deepfm_refused", "Refusals", labels=["reason"])
         for reason, count in self.refused.items():
             refused.add_metric([reason], count)

@@ -16,7 +16,6 @@ from service.comparison import CORRELATION_BOUNDS, DIFFERENCE_BOUNDS, cumulative
 from service.models import Models
 from service.second import Second
 from service.shadow import Shadow
-from service.telemetry import LATENCY_BOUNDS_S
 
 _PAIR = ["first", "second"]
 
@@ -58,9 +57,8 @@ def _of_versions(second: Second) -> Iterator[Metric]:
     latency = HistogramMetricFamily(
         "deepfm_version_request_seconds", "From request to answer", labels=["version"]
     )
-    for version, counts in second.latency.items():
-        sums = second.latency_sum[version]
-        latency.add_metric([str(version)], _buckets(LATENCY_BOUNDS_S, counts), sums)
+    for version, histogram in second.latency.items():
+        latency.add_metric([str(version)], histogram.cumulated, histogram.sum)
     yield latency
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from uvicorn import Config
 from uvicorn.server import ServerState
 
+from service.incoming import arrival_of
 from service.protocol import ConnectionLimits, Protocol
 
 PATIENCE_S = 0.05
@@ -73,6 +74,7 @@ class Talk:
         self, connections: set[Any] | None = None, most: int = 9, keep_alive_s: float = 9
     ) -> None:
         self.run: list[str] = []
+        self.arrived: list[float] = []
         self.refused: list[str] = []
         self.may_answer = asyncio.Event()
         self.may_answer.set()
@@ -99,6 +101,7 @@ class Talk:
             body += message["body"]
         await self.may_answer.wait()
         self.run.append(scope["path"])
+        self.arrived.append(arrival_of(scope))
         answer = scope["path"].encode() + body
         length = (b"content-length", str(len(answer)).encode())
         await send({"type": "http.response.start", "status": 200, "headers": [length]})

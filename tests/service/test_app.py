@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from starlette.testclient import TestClient
 
 from service.app import App, create_app
 from service.batcher import Batcher
+from service.errors import Overloaded
 from service.scorer import Scorer
 from service.settings import Settings
 
@@ -61,6 +62,21 @@ def test_metrics_count_refusals_and_waiting_rows(
     text = client.get("/metrics").text
     assert 'deepfm_refused_total{reason="expired"} 1.0' in text
     assert "deepfm_queue_rows 7.0" in text
+
+
+def test_metrics_keep_refusals_apart_from_answers(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise Overloaded("too many rows are waiting")
+
+    client.post("/score", json={"instances": [{}]})
+    monkeypatch.setattr(Batcher, "admit", refuse)
+    client.post("/score", json={"instances": [{}]})
+    text = client.get("/metrics").text
+    assert 'deepfm_request_seconds_count{route="/score"} 1.0' in text
+    assert "deepfm_refusal_seconds_count 1.0" in text
+    assert 'deepfm_requests_total{route="/score",status="429"} 1.0' in text
 
 
 def test_a_server_that_is_ending_is_not_ready_and_still_answers(client: TestClient) -> None:

@@ -171,16 +171,18 @@ def test_a_partial_request_gets_the_scores_that_fit() -> None:
     assert logit.tolist() == [0, 1, 2, 3]
 
 
-def test_what_cannot_be_in_time_is_refused_at_the_door() -> None:
+@pytest.mark.parametrize(("deadline_s", "is_refused"), [(2.9, True), (3.1, False)])
+def test_what_cannot_be_in_time_is_refused_at_the_door(deadline_s: float, is_refused: bool) -> None:
+    """Two runs, its own the second, and the one that may have gone on while it arrived."""
     found, _, now = timed()
 
     async def main() -> list[Any]:
-        calls = [found.score(rows(0), rows(1, 2), deadline=now[0] + 1.9) for _ in range(2)]
+        calls = [found.score(rows(0), rows(n), deadline=now[0] + deadline_s) for n in (1, 2, 3)]
         return await asyncio.gather(*calls, return_exceptions=True)
 
-    first, second = asyncio.run(main())
-    assert first[0].tolist() == [1, 2]
-    assert isinstance(second, Overloaded)
+    *before, last = asyncio.run(main())
+    assert [logit.tolist() for logit, _ in before] == [[1], [2]]
+    assert isinstance(last, Overloaded) == is_refused
 
 
 def test_no_rows_are_an_answer() -> None:

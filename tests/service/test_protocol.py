@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import pytest
@@ -227,6 +228,20 @@ def test_a_chunked_body_is_taken_however_it_is_written(coding: bytes) -> None:
 
 def test_an_expectation_that_is_not_known_is_ignored() -> None:
     assert talk(lambda: said(request("/a", b"1", b"expect: more"))).answers == [(200, b"/a1")]
+
+
+def test_a_request_arrives_with_its_head() -> None:
+    async def act() -> Talk:
+        talk = Talk()
+        began = time.perf_counter()
+        await talk.say(b"POST /a HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\n")
+        head = time.perf_counter()
+        await asyncio.sleep(0.01)
+        await talk.say(b"x")
+        assert began <= talk.arrived[0] <= head
+        return talk
+
+    assert talk(act).answers == [(200, b"/ax")]
 
 
 def test_a_body_longer_than_its_length_gets_no_answer_of_another_request() -> None:
