@@ -18,8 +18,8 @@ from starlette.routing import Route
 from features.description import schema_summary
 from service.admin import AdminRoutes
 from service.docs_page import docs, docs_file
-from service.errors import ClientGone, NotReady, ServiceError, answer_to, problem_answer
-from service.incoming import Receive, Scope
+from service.errors import Answer, ClientGone, NotReady, ServiceError, answer_to, problem_answer
+from service.incoming import Headers, Receive, Scope
 from service.keys import Door, Keys
 from service.models import Models
 from service.openapi import components, hot_paths, require_keys
@@ -68,6 +68,7 @@ class App(FastAPI):
             RankRoute(self.models, settings, self.telemetry),
         )
         self.hot = {route.name: route for route in routes}
+        self.hot_targets = {route.name.encode(): route for route in routes}
         for route in routes:  # the router knows them too: for 405 and mounted use
             self.router.routes.append(Route(route.name, route, methods=["POST"]))
 
@@ -91,6 +92,17 @@ class App(FastAPI):
                     await self.request_log.answer(answer, scope, receive, send)
                 return
         await super().__call__(scope, receive, send)
+
+    def refusal(self, method: bytes, target: bytes, headers: Headers) -> Answer | None:
+        """The answer to a request that is refused at its head; None for one to go on with.
+
+        Where somebody must be asked first (for a key) or wants to know (a second version, the log
+        of requests), all go on.
+        """
+        if self.door or self.models.second or self.request_log or method != b"POST":
+            return None
+        route = self.hot_targets.get(target)
+        return None if route is None else route.refusal(headers)
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document, with the fields of the model that answers."""

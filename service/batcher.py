@@ -59,6 +59,7 @@ class Batcher:
         self._turn = self._long
         self._is_scheduled = False
         self._ended: float | None = None  # the run before, if another was to follow at once
+        self._coming = 0
         self._row_s = 0.0  # seconds of a row in recent full runs; 0 before the first
 
     @property
@@ -66,12 +67,36 @@ class Batcher:
         """Rows in both queues."""
         return self._short.rows + self._long.rows
 
-    def admit(self, rows: int, deadline: float) -> None:
+    @property
+    def is_busy(self) -> bool:
+        """Whether a full run waits; nothing is refused where none does."""
+        return max(self._short.rows, self._long.rows) >= self._rows_per_run
+
+    def expect(self, rows: int, deadline: float) -> None:
+        """`admit` a request at its head; its rows will come in the loop's next turn.
+
+        Until then they count as waiting for whoever is expected after it: what the loop reads in
+        one turn would else be admitted as if each were alone.
+
+        Raises:
+            Overloaded: too much waits before them, or comes with them.
+        """
+        self.admit(rows, deadline, self._coming)
+        if not self._coming:
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, self._forget_coming)
+        self._coming += rows
+
+    def _forget_coming(self) -> None:
+        self._coming = 0
+
+    def admit(self, rows: int, deadline: float, coming: int = 0) -> None:
         """Refuse so many more rows where they cannot be scored in time.
 
         Args:
             rows: of the request; 1 while they are not known.
             deadline: on the batcher's clock.
+            coming: rows that will wait before them too.
 
         Raises:
             Overloaded: too much waits before them.
@@ -81,12 +106,13 @@ class Batcher:
             own, other = other, own
         if own.rows < self._rows_per_run:
             return
-        if own.rows + rows > self._max_queued_rows:
+        before = own.rows + coming
+        if before + rows > self._max_queued_rows:
             raise Overloaded("too many rows are waiting", reason="queue_full")
         if deadline < math.inf:
             # Whole runs: its own rows, the other queue's turns, and the run that went on, it may
             # be, while it arrived and nobody saw it.
-            runs = self._runs(own.rows + rows)
+            runs = self._runs(before + rows)
             runs += min(self._runs(other.rows), runs) + 1
             if self._clock() + runs * self._rows_per_run * self._row_s > deadline:
                 raise Overloaded("the deadline would pass before the answer", reason="deadline")

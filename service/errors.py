@@ -125,9 +125,11 @@ class ClientGone(ServiceError):
     reason = "client_gone"
 
 
-def problem_answer(
-    status: int, detail: str, problems: Sequence[Problem] = ()
-) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
+"""Status, headers and body."""
+
+
+def problem_answer(status: int, detail: str, problems: Sequence[Problem] = ()) -> Answer:
     """Status, headers and body of a problem document, the body under 8 kB."""
     document: dict[str, Any] = {
         "type": "about:blank",
@@ -152,7 +154,7 @@ def problem_answer(
     return status, headers, body
 
 
-def answer_to(error: Exception) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+def answer_to(error: Exception) -> Answer:
     """The answer to any exception; the text of one that is not ours stays inside."""
     if isinstance(error, RequestError):
         return problem_answer(error.status, error.message, error.problems)

@@ -6,6 +6,7 @@
 - Another version of HTTP, no Host or two, and a transfer coding beside chunked are refused.
 - A request that does not arrive in time is ended, and so is an answer that nobody reads.
 - Connections beyond a number are refused.
+- What the application refuses at its head is answered there, and becomes no task.
 - Whoever waits for a run learns that the connection is gone, by a flag (`service.waiting.Client`).
 
 What is in the way of a request that arrives in one piece is kept to a few comparisons; there is one
@@ -26,10 +27,12 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from service.errors import problem_answer
+from service.errors import Answer, problem_answer
+from service.incoming import Headers
 from service.waiting import Client
 
 MOST_PIPELINED = 256
+_CLOSE = (b"connection", b"close")
 _TOLD = {
     400: "this is not a request in HTTP/1.1, with one Host and no transfer coding but chunked",
     408: "the request did not arrive in time",
@@ -58,6 +61,8 @@ class ConnectionLimits:
         headers: most headers.
         read_s: within which a request must have arrived.
         refuse: counts a refusal under its reason.
+        refusal: the answer to a request that the application refuses at its head, by method,
+            target and headers; None for one to go on with.
     """
 
     connections: int
@@ -65,6 +70,7 @@ class ConnectionLimits:
     headers: int
     read_s: float
     refuse: Callable[[str], None]
+    refusal: Callable[[bytes, bytes, Headers], Answer | None]
 
 
 class Protocol(HttpToolsProtocol):
@@ -82,6 +88,7 @@ class Protocol(HttpToolsProtocol):
         # uvicorn copies this into every scope as `state`.
         self.app_state = self.app_state | {"client": self.peer}
         self.whole: Any = None  # scope of the last request that arrived to its end
+        self.turned_away: object = object()  # scope of the last request refused at its head
         self.since: float | None = None  # when a request began to arrive that has not ended yet
         self.unread_since: float | None = None  # when the client had left too much unread
         self.stray = 0  # bytes since the last whole head or piece of a body
@@ -134,18 +141,31 @@ class Protocol(HttpToolsProtocol):
         if self.refused_with:
             raise ValueError(self.refused_with)  # to the parser, which stops
         self.stray = 0
-        self.scope["state"]["arrived"] = time.perf_counter()
-        super().on_headers_complete()
+        answer = self._answer_at_head()
+        if answer is None:
+            self.scope["state"]["arrived"] = time.perf_counter()
+            super().on_headers_complete()
+        else:
+            self.turned_away = self.scope
+            self.transport.write(_as_bytes(answer))
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of a body; called by the parser."""
         self.stray = 0
-        super().on_body(body)
+        if self.turned_away is not self.scope:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """End a request; called by the parser."""
         self.whole = self.scope
-        super().on_message_complete()
+        if self.turned_away is not self.scope:
+            super().on_message_complete()
+        elif self.server_state.default_headers:  # the server ends, and this was the last
+            self.transport.close()
+        else:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what the parser did not take; called by uvicorn."""
@@ -188,6 +208,19 @@ class Protocol(HttpToolsProtocol):
             return 0 if len(given) == 1 and given[0].strip().lower() == b"chunked" else 400
         return 0
 
+    def _answer_at_head(self) -> Answer | None:
+        """The refusal of a request, where it may be given before anything else is done.
+
+        No answer may be due before it, and the connection must stay: whoever closes it, or waits
+        for leave to send the body, is on the long way.
+        """
+        cycle: RequestResponseCycle | None = self.cycle
+        is_due = cycle is not None and not cycle.response_complete
+        is_last = bool(self.server_state.default_headers) or not self.parser.should_keep_alive()
+        if is_due or is_last or self.expect_100_continue:
+            return None
+        return self.limits.refusal(self.parser.get_method(), self.url, self.headers)
+
     def _has_body(self) -> bool:
         return any(
             name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0"))
@@ -223,15 +256,18 @@ class Protocol(HttpToolsProtocol):
         is_begun = cycle is not None and cycle.scope is self.scope
         is_free = cycle is None or cycle.response_complete or is_begun
         # An answer to this request must not be taken for that to one before it.
-        if is_free and not self.pipeline and not (is_begun and cycle and cycle.response_started):
-            self.transport.write(_answer(status))
+        is_answered = self.turned_away is self.scope
+        if cycle is not None and is_begun:
+            is_answered = cycle.response_started
+        if is_free and not self.pipeline and not is_answered:
+            self.transport.write(_as_bytes(problem_answer(status, _TOLD[status]), _CLOSE))
         self.transport.close()
 
 
-def _answer(status: int) -> bytes:
-    status, headers, body = problem_answer(status, _TOLD[status])
+def _as_bytes(answer: Answer, *more: tuple[bytes, bytes]) -> bytes:
+    status, headers, body = answer
     lines = [STATUS_LINE[status]]
-    for name, value in [*headers, (b"connection", b"close")]:
+    for name, value in (*headers, *more):
         lines += [name, b": ", value, b"\r\n"]
     return b"".join([*lines, b"\r\n", body])
 

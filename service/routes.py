@@ -17,9 +17,10 @@ import msgspec
 from features.encode import Encoded
 from features.errors import FeatureError
 from service.bodies import BodyDecoder
-from service.errors import ClientGone, ServiceError, answer_to
+from service.errors import Answer, ClientGone, HeaderError, Overloaded, ServiceError, answer_to
 from service.expected import ExpectedRows
 from service.incoming import (
+    Headers,
     Receive,
     Scope,
     arrival_of,
@@ -58,6 +59,23 @@ class ScoreRoute:
     def __init__(self, models: Models, settings: Settings, telemetry: Telemetry) -> None:
         self.models, self.settings, self.telemetry = models, settings, telemetry
         self.expected = ExpectedRows()
+
+    def refusal(self, headers: Headers) -> Answer | None:
+        """The answer to a request that is refused at its head; None for one to go on with."""
+        model = self.models.current
+        if model is None or not model.batcher.is_busy:
+            return None
+        started = time.perf_counter()
+        try:
+            deadline = deadline_of(headers, started, self.settings.default_deadline_ms)
+            model.batcher.expect(self.expected.of(length_of(headers)), deadline)
+        except Overloaded as error:
+            self.telemetry.refuse(error.reason)
+            self.telemetry.observe(self.name, error.status, 0, time.perf_counter() - started)
+            return answer_to(error)
+        except HeaderError:  # which the long way refuses
+            return None
+        return None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""

@@ -37,6 +37,7 @@ class Server(uvicorn.Server):
             headers=settings.max_headers,
             read_s=settings.read_timeout_s,
             refuse=app.telemetry.refuse,
+            refusal=app.refusal,
         )
         protocol = functools.partial(Protocol, limits)
         config = uvicorn.Config(

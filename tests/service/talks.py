@@ -9,6 +9,7 @@ from typing import Any
 from uvicorn import Config
 from uvicorn.server import ServerState
 
+from service.errors import Answer
 from service.incoming import arrival_of
 from service.protocol import ConnectionLimits, Protocol
 
@@ -75,10 +76,18 @@ class Talk:
     ) -> None:
         self.run: list[str] = []
         self.arrived: list[float] = []
+        self.turns: dict[bytes, Answer] = {}  # targets that are refused at their head
         self.refused: list[str] = []
         self.may_answer = asyncio.Event()
         self.may_answer.set()
-        limits = ConnectionLimits(most, 1000, 10, PATIENCE_S, self.refused.append)
+        limits = ConnectionLimits(
+            most,
+            1000,
+            10,
+            PATIENCE_S,
+            self.refused.append,
+            lambda _, target, __: self.turns.get(target),
+        )
         config = Config(self.app, interface="asgi3", ws="none", log_config=None, access_log=False)
         config.timeout_keep_alive = keep_alive_s  # type: ignore[assignment]
         state = ServerState()
@@ -91,6 +100,9 @@ class Talk:
         self.wire = Wire()
         self.wire.protocol = self.protocol
         self.protocol.connection_made(self.wire)  # type: ignore[arg-type]
+
+    def refusal(self, method: bytes, target: bytes, headers: Any) -> Answer | None:
+        return self.turns.get(target)
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
         body, message = b"", {"more_body": True}

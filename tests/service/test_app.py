@@ -79,6 +79,38 @@ def test_metrics_keep_refusals_apart_from_answers(
     assert 'deepfm_requests_total{route="/score",status="429"} 1.0' in text
 
 
+HEADERS = [(b"content-length", b"9"), (b"x-deadline-ms", b"50")]
+
+
+def test_a_head_is_refused_where_the_queue_refuses_what_it_lets_expect(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise Overloaded("too many rows are waiting", reason="queue_full")
+
+    app = cast(App, client.app)
+    monkeypatch.setattr(Batcher, "expect", refuse)
+    assert app.refusal(b"POST", b"/score", HEADERS) is None  # nothing waits
+    monkeypatch.setattr(Batcher, "is_busy", True)
+    answer = app.refusal(b"POST", b"/score", HEADERS)
+    assert answer is not None
+    assert (answer[0], (b"retry-after", b"1") in answer[1]) == (429, True)
+    assert 'deepfm_refused_total{reason="queue_full"} 1.0' in client.get("/metrics").text
+    for other in ((b"GET", b"/score"), (b"POST", b"/score?version=3"), (b"POST", b"/other")):
+        assert app.refusal(*other, HEADERS) is None
+    assert app.refusal(b"POST", b"/score", [(b"x-deadline-ms", b"soon")]) is None
+
+
+@pytest.mark.parametrize("name", ["door", "request_log"])
+def test_no_head_is_refused_past_whoever_asks_for_keys_or_keeps_a_log(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(Batcher, "is_busy", True)
+    monkeypatch.setattr(Batcher, "expect", lambda *_: pytest.fail("it was asked"))
+    monkeypatch.setattr(client.app, name, object())
+    assert cast(App, client.app).refusal(b"POST", b"/score", HEADERS) is None
+
+
 def test_a_server_that_is_ending_is_not_ready_and_still_answers(client: TestClient) -> None:
     cast(App, client.app).is_ending = True
     answer = client.get("/readyz")

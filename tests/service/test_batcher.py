@@ -185,6 +185,31 @@ def test_what_cannot_be_in_time_is_refused_at_the_door(deadline_s: float, is_ref
     assert isinstance(last, Overloaded) == is_refused
 
 
+def test_what_is_expected_in_one_turn_of_the_loop_counts_together() -> None:
+    found, _, now = timed()
+
+    async def main() -> list[int]:
+        admitted = []
+        waiting = asyncio.create_task(found.score(rows(0), rows(1, 2)))
+        await asyncio.sleep(0)
+        for turn in range(2):
+            for _ in range(3):
+                try:
+                    found.expect(2, now[0] + 4.5)
+                except Overloaded:
+                    continue
+                admitted.append(turn)
+            if not turn:
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                waiting = asyncio.create_task(found.score(rows(0), rows(1, 2)))
+                await asyncio.sleep(0)
+        await waiting
+        return admitted
+
+    assert asyncio.run(main()) == [0, 0, 1, 1]
+
+
 def test_no_rows_are_an_answer() -> None:
     found, runs = batcher()
     ((logit, _),) = asyncio.run(together(found, (rows(0), rows())))
