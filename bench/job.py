@@ -52,9 +52,11 @@ def schema(categories: int = CATEGORIES) -> Schema:
     return Schema(tuple(fields))
 
 
-def build(folder: Path, precision: str = "fp32", categories: int = CATEGORIES) -> Path:
-    """The job's bundle at `folder/PRECISION/1`, exported from a run at `folder/run`; made once."""
-    target = folder / precision / "1"
+def build(
+    folder: Path, precision: str = "fp32", categories: int = CATEGORIES, version: int = 1
+) -> Path:
+    """The job's bundle at `folder/PRECISION/VERSION`, exported from `folder/run`; made once."""
+    target = folder / precision / str(version)
     if not (folder / "run").exists():
         _make_run(folder / "run", categories)
     return target if target.exists() else export_run(folder / "run", target, precision)

@@ -54,14 +54,14 @@ def commands(bundle: Path, workers: int) -> dict[str, list[str]]:
 
 
 @contextmanager
-def started(command: list[str], bundle: Path) -> Iterator[Server]:
-    """A server on a port of its own, ended afterwards.
+def started(command: list[str], bundle: Path, **variables: str) -> Iterator[Server]:
+    """A server on a port of its own, with variables of its environment; ended afterwards.
 
     Two servers with SO_REUSEPORT on one port would share its connections without a word, so no
     port is written down anywhere.
     """
     port = _free_port()
-    environment = os.environ | {"BENCH_BUNDLE": str(bundle)}
+    environment = os.environ | {"BENCH_BUNDLE": str(bundle)} | variables
     command = [*command, "--port", str(port)]
     with subprocess.Popen(command, cwd=ROOT, env=environment) as server:
         try:
@@ -95,7 +95,11 @@ def processes(pid: int) -> list[int]:
     """A process and all that descend from it."""
     found = [pid]
     for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
+        try:
+            children = (task / "children").read_text()
+        except OSError:  # a thread that has ended meanwhile has none
+            continue
+        for child in children.split():
             found += processes(int(child))
     return found
 

@@ -2,7 +2,8 @@
 
 `python -m bench.soak [--minutes 10] [--workers 2]` serves the job's bundle and sends it, by the
 open loop and well under saturation, small and large requests of both routes, some of them with a
-field that the model does not know, and bodies that must be refused. The status of every answer is
+field that the model does not know, and bodies that must be refused; every minute the service is
+switched to the other of two versions, which are the same model. The status of every answer is
 checked, and of each shape the scores of one answer every 10 s against the network's own. Memory,
 descriptors, threads and latencies are printed every 10 s; at the end, without a warm-up of 5
 minutes or a fifth of the run, the median of each and its slope per hour. Any error ends the run
@@ -24,11 +25,13 @@ from numpy.typing import NDArray
 from bench.figures import percentile, slope
 from bench.job import build, path_of, write_bodies
 from bench.open_loop import Plan, Shape, Window, windows
-from bench.processes import Server, commands, processes, started, use
+from bench.processes import Server, processes, use
 from bench.reference import TOLERANCES, Reference, distance
+from bench.reload import Reloads, reloadable
 
 WINDOW_S = 10.0
 WARM_UP_S = 300.0
+RELOAD_EVERY = 6  # windows: a minute
 # Requests per second: together about half a core.
 RATES = {"score 1": 200.0, "score 32": 40.0, "rank 100": 40.0, "rank 1000": 8.0}
 STRANGE_RATE, BAD_RATE = 20.0, 10.0
@@ -174,17 +177,19 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "deepfm-bench")
     options = parser.parse_args()
-    bundle = build(options.folder)
+    build(options.folder)
     shapes = mix(options.folder)
     expected = expected_scores(shapes, Reference(options.folder))
     seconds = 60 * options.minutes
-    with started(commands(bundle, options.workers)["deepfm"], bundle) as server:
-        record = Record(server, expected)
+    with reloadable(options.folder, options.workers) as server:
+        record, reloads = Record(server, expected), Reloads(server)
         plan = Plan(server.port, tuple(shapes), seconds, windows=math.ceil(seconds / WINDOW_S))
-        # Once a window is also where something can be done to the service, a reload for one.
-        for window in windows(plan):
+        for number, window in enumerate(windows(plan), 1):
             record.add(window)
             print(record.line(), flush=True)
+            if not number % RELOAD_EVERY:
+                reloads.reload()
+    print(f"{len(reloads.seconds)} reloads, {max(reloads.seconds, default=0):.2f} s at most")
     print(*record.summary(), sep="\n")
     raise SystemExit(bool(record.errors))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
@@ -16,6 +17,7 @@ from service.bodies import BodyDecoder, rank_decoder, score_decoder
 from service.compiled import PlainReader
 from service.errors import NotFound, NotReady
 from service.limits import Limits
+from service.mappings import release
 from service.messages import RankRequest, ScoreRequest
 from service.problems import ProblemFinder
 from service.scorer import Scorer
@@ -54,19 +56,23 @@ class Models:
         The one before is let go: requests that it has begun hold it until they are answered. A
         second version stays beside, unless it is the one that answers now.
         """
-        self.current = model
+        before, self.current = self.current, model
         if self.second is not None and self.second.model.version == model.version:
             self.second.end()
             self.second = None
         self._list()
+        if before is not None and before.version not in self.loaded:
+            _let_go(before)
         _log.info("%s version %d answers, on %s", model.name, model.version, model.scorer.provider)
 
     def put_beside(self, second: Second | None) -> None:
         """Let a second version stand beside the one that answers, or none; on the event loop."""
         if self.second is not None and self.second is not second:
             self.second.end()
-        self.second = second
+        before, self.second = self.second, second
         self._list()
+        if before is not None and before.model.version not in self.loaded:
+            _let_go(before.model)
 
     def told_beside(self) -> dict[str, object]:
         """As the routes tell of the second version; nothing without one."""
@@ -98,6 +104,15 @@ class Models:
     def _list(self) -> None:
         found = [self.current, self.second.model if self.second else None]
         self.loaded = {model.version: model for model in found if model is not None}
+
+
+def _let_go(model: Model) -> None:
+    """Drop a version beside the event loop, which would stand still for as long as that takes."""
+    threading.Thread(target=_release, args=(model,), name="release", daemon=True).start()
+
+
+def _release(model: Model) -> None:
+    release(model.scorer.bundle.path)
 
 
 def load_model(settings: Settings, version: int) -> Model:

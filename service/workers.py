@@ -31,7 +31,9 @@ from service.supervisor import ENDING, Supervisor
 
 if TYPE_CHECKING:
     from service.owner import Owner
+    from service.server import Server
 
+_SWITCH_S = 0.0005
 _log = logging.getLogger("deepfm")
 
 
@@ -49,9 +51,10 @@ def serve(settings: Settings) -> None:
         from service.owner import OwnVersions  # noqa: PLC0415
 
         owner = OwnVersions(settings)
+        server = _server(settings, owner)
         owner.load_first()
         with _listening(settings) as listeners:
-            _run(listeners, settings, owner)
+            _run(server, listeners)
         return
     with _listening(settings) as placeholders:
         port = placeholders[0].getsockname()[1]
@@ -59,12 +62,17 @@ def serve(settings: Settings) -> None:
         Supervisor(settings, _context(), _work).run()
 
 
-def _run(listeners: list[socket.socket], settings: Settings, owner: Owner) -> None:
+def _server(settings: Settings, owner: Owner) -> Server:
+    """A server, made before the first version is loaded: that comes and goes, this stays."""
     from service.app import create_app  # noqa: PLC0415
     from service.server import Server  # noqa: PLC0415
 
     server = Server(create_app(settings, owner=owner), settings)
-    _spare_the_collector()
+    _favour_the_loop()
+    return server
+
+
+def _run(server: Server, listeners: list[socket.socket]) -> None:
     for listener in listeners:
         host, port = listener.getsockname()[:2]
         _log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
@@ -74,13 +82,21 @@ def _run(listeners: list[socket.socket], settings: Settings, owner: Owner) -> No
     server.run(sockets=listeners)
 
 
-def _spare_the_collector() -> None:
-    """A large body makes thousands of short-lived tuples, and so would make the collector run.
+def _favour_the_loop() -> None:
+    """Keep the collector and other threads from holding up the event loop.
 
+    A large body makes thousands of short-lived tuples, and so would make the collector run.
     Requests leave hardly a cycle behind, and what versions leave is collected when the next one
     loads; with Python's own thresholds the collector took a tenth of a /rank of 1,000 candidates.
+    What is there now is not looked at again: a whole collection holds the interpreter.
+
+    A thread that loads a version gives the interpreter back once the loop has waited for so long;
+    by Python's own setting it would be ten times as long, several times in a request.
     """
     gc.set_threshold(100_000, 50, 100)
+    gc.collect()
+    gc.freeze()
+    sys.setswitchinterval(_SWITCH_S)
 
 
 @contextmanager
@@ -124,9 +140,10 @@ def _work(settings: Settings, version: int, connection: Connection) -> None:
 
     owner = Link(settings, connection)
     owner.tell_alive()
+    server = _server(settings, owner)
     if owner.load_first(version):
         with _listening(settings) as listeners:
-            _run(listeners, settings, owner)
+            _run(server, listeners)
 
 
 def _end_with_parent() -> None:

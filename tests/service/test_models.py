@@ -11,6 +11,7 @@ from features.errors import BundleError
 from service.models import Models, load_model
 from service.settings import Settings
 from tests.service.linear import write_bundle
+from tests.service.processes import wait_for
 
 MAPS = Path("/proc/self/maps")
 
@@ -60,7 +61,7 @@ def test_a_version_that_was_switched_from_is_freed_and_its_files_unmapped(
     try:
         models.switch(second)
         del first
-        assert [one() for one in held] == [None] * len(held)
+        wait_for(lambda: [one() for one in held] == [None] * len(held))
         assert str(bundle_path) not in MAPS.read_text()
     finally:
         gc.enable()
