@@ -142,8 +142,8 @@ def create_app(
         admin = AdminRoutes(Keys(settings.admin_keys_file))
         app.post("/admin/reload", include_in_schema=False)(admin.reload)
         for kind in KINDS:
-            app.post(f"/admin/{kind}", include_in_schema=False)(admin.begin(kind))
-            app.delete(f"/admin/{kind}", include_in_schema=False)(admin.end(kind))
+            path, methods = f"/admin/{kind}", ["POST", "DELETE"]
+            app.api_route(path, methods=methods, include_in_schema=False)(admin.beside(kind))
     app.add_exception_handler(ServiceError, _problem)
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(Exception, _problem)
