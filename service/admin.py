@@ -39,31 +39,28 @@ class AdminRoutes:
         version = await request.app.owner.reload(wanted)
         return {"model": request.app.models.current.name, "version": version}
 
-    def begin(self, kind: Kind) -> Answering:
-        """The route that lets a second version stand beside the one that answers."""
+    def beside(self, kind: Kind) -> Answering:
+        """The route that lets a second version stand beside the one that answers, or ends that.
 
-        async def begin(request: Request) -> dict[str, Any]:
+        One route for both methods: so a 405 allows both. What stands beside as another kind stays.
+        """
+
+        async def beside(request: Request) -> dict[str, Any]:
             self._keys.require(request.scope)
-            document = await _document_of(request, "version", "share")
-            version = _version_of(document)
-            if version is None:
-                raise RequestError([Problem("/version", "missing_key", "version is missing")])
-            share = _share_of(document, getattr(request.app.settings, f"{kind}_share"))
-            if not share:
-                return await self._end(kind, request)
-            await request.app.owner.put_beside(Trial(version, kind, share))
-            return _told(request)
+            return await (self._begin if request.method == "POST" else self._end)(kind, request)
 
-        return begin
+        return beside
 
-    def end(self, kind: Kind) -> Answering:
-        """The route that ends that; what stands beside as another kind stays."""
-
-        async def end(request: Request) -> dict[str, Any]:
-            self._keys.require(request.scope)
+    async def _begin(self, kind: Kind, request: Request) -> dict[str, Any]:
+        document = await _document_of(request, "version", "share")
+        version = _version_of(document)
+        if version is None:
+            raise RequestError([Problem("/version", "missing_key", "version is missing")])
+        share = _share_of(document, getattr(request.app.settings, f"{kind}_share"))
+        if not share:
             return await self._end(kind, request)
-
-        return end
+        await request.app.owner.put_beside(Trial(version, kind, share))
+        return _told(request)
 
     async def _end(self, kind: Kind, request: Request) -> dict[str, Any]:
         second = request.app.models.second

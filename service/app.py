@@ -22,7 +22,7 @@ from service.errors import Answer, ClientGone, NotReady, ServiceError, answer_to
 from service.incoming import Headers, Receive, Scope
 from service.keys import Door, Keys
 from service.models import Models
-from service.openapi import components, hot_paths, require_keys
+from service.openapi import document
 from service.owner import Owner, OwnVersions
 from service.request_log import RequestLog
 from service.routes import RankRoute, ScoreRoute, Send
@@ -42,14 +42,7 @@ class App(FastAPI):
     """
 
     def __init__(self, settings: Settings, owner: Owner) -> None:
-        super().__init__(
-            title="DeepFM service",
-            description="Click probabilities and rankings.",
-            version="1",
-            docs_url=None,
-            redoc_url=None,
-            lifespan=_lifespan,
-        )
+        super().__init__(docs_url=None, redoc_url=None, lifespan=_lifespan)
         self.settings = settings
         self.owner = owner
         self.is_ending = False
@@ -106,15 +99,9 @@ class App(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document, with the fields of the model that answers."""
-        document = dict(super().openapi())
-        if self.models.current is not None:
-            schema = self.models.current.scorer.bundle.schema
-            document["paths"] = hot_paths(schema) | document["paths"]
-            schemas = document.get("components", {}).get("schemas", {})
-            document["components"] = {"schemas": schemas | components(schema)}
-        if self.settings.api_keys_file is not None:
-            require_keys(document)
-        return document
+        current = self.models.current
+        schema = None if current is None else current.scorer.bundle.schema
+        return document(schema, self.settings.limits, self.settings.api_keys_file is not None)
 
 
 def create_app(
@@ -132,18 +119,17 @@ def create_app(
     """
     settings = settings or load_settings()
     app = App(settings, owner or OwnVersions(settings, scorer))
-    app.get("/healthz", summary="Whether the process is alive")(_healthz)
-    app.get("/readyz", summary="Whether it answers, and with what")(_readyz)
-    app.get("/metrics", summary="Counters for Prometheus")(_metrics)
-    app.get("/v1/models", summary="Loaded versions, their metrics and fields")(_models)
-    app.get("/docs", include_in_schema=False)(docs)
-    app.get("/docs/{name}", include_in_schema=False)(docs_file)
+    app.get("/healthz")(_healthz)
+    app.get("/readyz")(_readyz)
+    app.get("/metrics")(_metrics)
+    app.get("/v1/models")(_models)
+    app.get("/docs")(docs)
+    app.get("/docs/{name}")(docs_file)
     if settings.admin_keys_file is not None:
         admin = AdminRoutes(Keys(settings.admin_keys_file))
-        app.post("/admin/reload", include_in_schema=False)(admin.reload)
+        app.post("/admin/reload")(admin.reload)
         for kind in KINDS:
-            app.post(f"/admin/{kind}", include_in_schema=False)(admin.begin(kind))
-            app.delete(f"/admin/{kind}", include_in_schema=False)(admin.end(kind))
+            app.api_route(f"/admin/{kind}", methods=["POST", "DELETE"])(admin.beside(kind))
     app.add_exception_handler(ServiceError, _problem)
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(Exception, _problem)

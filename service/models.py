@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import re
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -26,6 +27,8 @@ from service.settings import Settings
 if TYPE_CHECKING:
     from service.second import Second
 
+# No longer than int() takes, and no digits but those of ASCII: it fails on some others, like `²`.
+_NUMBER = re.compile("[0-9]{1,19}")
 _log = logging.getLogger("deepfm")
 
 
@@ -95,7 +98,7 @@ class Models:
         wanted = version_of(query)
         if wanted is None:
             return self.current
-        model = self.loaded.get(int(wanted)) if wanted.isdigit() else None
+        model = self.loaded.get(int(wanted)) if _NUMBER.fullmatch(wanted) else None
         if model is None:
             loaded = ", ".join(map(str, sorted(self.loaded)))
             raise NotFound(f"this version is not loaded; loaded: {loaded}")

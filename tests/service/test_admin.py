@@ -137,3 +137,9 @@ def test_a_version_that_does_not_lie_on_disk_is_404(admin: TestClient) -> None:
     answer = admin.post("/admin/reload", headers=bearer(KEY), json={"version": 9})
     assert answer.status_code == 404
     assert admin.get("/readyz").json()["version"] == 2
+
+
+@pytest.mark.parametrize("kind", ["canary", "shadow"])
+def test_a_405_allows_both_methods(admin: TestClient, kind: str) -> None:
+    allowed = admin.put(f"/admin/{kind}", headers=bearer(KEY)).headers["allow"]
+    assert set(allowed.split(", ")) == {"POST", "DELETE"}

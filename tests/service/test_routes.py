@@ -144,6 +144,13 @@ def test_version_in_the_query_picks_a_loaded_version(client: TestClient) -> None
         assert answer.status_code == 404
 
 
+@pytest.mark.parametrize("digits", ["%C2%B2", "%D9%A3", "3" * 5000], ids=["²", "٣", "many"])
+def test_a_version_in_digits_that_are_no_number_is_not_loaded(
+    client: TestClient, digits: str
+) -> None:
+    assert client.post(f"/score?version={digits}", json={"instances": []}).status_code == 404
+
+
 def bad(pointer: str, code: str, body: Any, route: str = "/score", status: int = 422) -> Any:
     text = body if isinstance(body, bytes) else json.dumps(body).encode()
     return pytest.param(route, text, status, pointer, code, id=f"{route}-{code}-{text[:40]!r}")
