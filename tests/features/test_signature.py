@@ -187,6 +187,21 @@ def test_export_signs_and_inspect_checks(
     assert "only signed bundles are trusted" in capsys.readouterr().err
 
 
+def test_score_scores_by_a_signed_bundle_alone_where_keys_are_given(
+    signed: Path, tmp_path: Path, keys: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rows.csv").write_text("price\n3\n")
+    target = tmp_path / "out.parquet"
+    command = ["score", str(signed), str(tmp_path / "rows.csv"), "-o", str(target)]
+    assert main([*command, "--trusted-keys", str(keys[1])]) == 0
+    target.unlink()
+    (signed / SIGNATURE_FILE).unlink()
+    assert main([*command, "--trusted-keys", str(keys[1])]) == 2
+    assert "only signed bundles are trusted" in capsys.readouterr().err
+    assert not target.exists()
+    assert main(command) == 0
+
+
 def test_a_wrong_key_ends_an_export_before_its_work(
     run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
