@@ -134,9 +134,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def imports_frozen() -> None:
-    """Versions call the collector when they load; it need not walk all of torch each time."""
+    """Versions call the collector when they load; it need not walk all of torch each time.
+
+    Once for each module, because the first export imports most of torch's compiler.
+    """
+    gc.collect()
     gc.freeze()
 
 
