@@ -4,6 +4,7 @@ import builtins
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -174,8 +175,14 @@ def test_the_documented_commands_make_keys_and_check_a_signature(tmp_path: Path)
 
 
 def test_export_signs_and_inspect_checks(
-    run_folder: Path, tmp_path: Path, keys: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+    run_folder: Path,
+    tmp_path: Path,
+    keys: tuple[Path, Path],
+    copied_graph: Callable[..., list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr("export.bundle.write_onnx", copied_graph)
     target = tmp_path / "tiny" / "1"
     assert main(["export", str(run_folder), "-o", str(target), "--sign", str(keys[0])]) == 0
     assert main(["inspect", str(target)]) == 0
