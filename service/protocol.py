@@ -36,6 +36,8 @@ from service.waiting import Client
 
 MOST_PIPELINED = 256
 _CLOSE = (b"connection", b"close")
+# Takes trailers and keeps none: they were not there when the request was judged.
+_DROPPED: Any = deque(maxlen=0)
 _TOLD = {
     400: "this is not a request in HTTP/1.1, with one Host and no transfer coding but chunked",
     408: "the request did not arrive in time",
@@ -52,10 +54,6 @@ _REASONS = {
     503: "connections",
     505: "not_http",
 }
-
-
-# Takes trailers and keeps none: they were not there when the request was judged.
-_DROPPED: Any = deque(maxlen=0)
 
 
 @dataclass(frozen=True)
