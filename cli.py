@@ -12,9 +12,13 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from features.atomic import new_file
 from features.errors import ConfigError, DeepFMError, OutputError
+
+if TYPE_CHECKING:
+    from features.signature import TrustedKeys
 
 EXIT_ERROR = 2
 DEMO_ROWS = 400_000
@@ -112,17 +116,28 @@ def _add_serving(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     score.add_argument("bundle", type=Path, metavar="ROOT/NAME/VERSION")
     score.add_argument("data", help="file, folder or glob of Parquet, CSV or TSV")
     score.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.parquet")
+    _add_trusted_keys(score)
     score.set_defaults(run=_score)
 
     inspect = commands.add_parser("inspect", help="say what is inside a bundle")
     inspect.add_argument("bundle", type=Path, metavar="ROOT/NAME/VERSION")
-    inspect.add_argument(
+    _add_trusted_keys(inspect)
+    inspect.set_defaults(run=_inspect)
+
+
+def _add_trusted_keys(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
         "--trusted-keys",
         type=Path,
         metavar="FILE",
         help="public keys; refuses what none has signed",
     )
-    inspect.set_defaults(run=_inspect)
+
+
+def _trusted_keys(options: argparse.Namespace) -> TrustedKeys | None:
+    from features.signature import TrustedKeys
+
+    return None if options.trusted_keys is None else TrustedKeys(options.trusted_keys)
 
 
 def _init(options: argparse.Namespace) -> None:
@@ -174,16 +189,16 @@ def _serve(options: argparse.Namespace) -> None:
 def _score(options: argparse.Namespace) -> None:
     from service.batch import score_file
 
-    rows = score_file(options.bundle, options.data, options.output)
+    trusted = _trusted_keys(options)
+    rows = score_file(options.bundle, options.data, options.output, trusted=trusted)
     print(f"{options.output}: {rows:,} rows scored")
 
 
 def _inspect(options: argparse.Namespace) -> None:
     from features.bundle import open_bundle
     from features.description import describe
-    from features.signature import TrustedKeys
 
-    trusted = None if options.trusted_keys is None else TrustedKeys(options.trusted_keys)
+    trusted = _trusted_keys(options)
     print(describe(open_bundle(options.bundle, trusted), is_checked=trusted is not None))
 
 

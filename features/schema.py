@@ -25,6 +25,7 @@ import numpy as np
 from features.canonical import field_seed
 from features.cross import CrossField
 from features.errors import SchemaError
+from features.names import RULE, needs_escape
 from features.table import HashTable
 from features.vocabulary import Vocabulary
 
@@ -215,6 +216,8 @@ class Schema:
         for name in names:
             if not name or names.count(name) > 1:
                 raise SchemaError(f"field name '{name}' is empty or used twice")
+            if needs_escape(name):
+                raise SchemaError(f"field name {name!r}: {RULE}")
         if not self.side("candidate"):
             raise SchemaError("no field is on the candidate side: there is nothing to rank")
         for cross in self.crosses:

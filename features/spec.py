@@ -23,6 +23,7 @@ import msgspec
 from features.canonical import canonical_text
 from features.cross_spec import CrossSpec, check_parts
 from features.errors import ConfigError, FeatureError
+from features.names import RULE, needs_escape
 from features.schema import Policy, Pooling, Side, Transform
 
 T = TypeVar("T")
@@ -279,6 +280,8 @@ def _may_be_crossed(field: FieldSpec) -> bool:
 
 
 def _field(name: str, table: object) -> FieldSpec | CrossSpec:
+    if needs_escape(name):
+        raise ConfigError(f"fields.{json.dumps(name)}: {RULE}")
     where = f"fields.{name}"
     if not isinstance(table, dict):
         raise ConfigError(f"{where} must be a table, [{where}]")

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.canonical import LARGEST_EXACT
+from features.names import RULE, needs_escape
 
 # With no more values than buckets, each would get a bucket of its own anyway.
 FEW_VALUES = 32
@@ -125,6 +126,8 @@ def _why_unfit(name: str, plain: pa.Array) -> str:
     elements = _plain(plain.flatten(), is_text=False) if _is_list(kind) else plain
     if not name:
         return "the column has no name"
+    if needs_escape(name):
+        return RULE
     if elements.null_count == len(elements):
         return "no value in the rows looked at"
     if not (_is_number(elements.type) or _is_text(elements.type) or _is_boolean(elements.type)):

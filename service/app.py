@@ -19,7 +19,7 @@ from features.description import schema_summary
 from service.admin import AdminRoutes
 from service.docs_page import docs, docs_file
 from service.errors import Answer, ClientGone, NotReady, ServiceError, answer_to, problem_answer
-from service.incoming import Headers, Receive, Scope
+from service.incoming import Headers, Receive, Scope, path_of
 from service.keys import Door, Keys
 from service.models import Models
 from service.openapi import document
@@ -62,7 +62,7 @@ class App(FastAPI):
         )
         self.hot = {route.name: route for route in routes}
         self.hot_targets = {route.name.encode(): route for route in routes}
-        for route in routes:  # the router knows them too: for 405 and mounted use
+        for route in routes:  # the router knows them too: for 405
             self.router.routes.append(Route(route.name, route, methods=["POST"]))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,7 +75,7 @@ class App(FastAPI):
                 await _response(*answer_to(error))(scope, receive, send)
                 return
         if scope["type"] == "http" and scope["method"] == "POST":
-            route = self.hot.get(scope["path"])
+            route = self.hot.get(path_of(scope))
             if route is not None:
                 second = self.models.second
                 answer = route if second is None else partial(second.serve, route)

@@ -16,12 +16,19 @@ from features.bundle import open_bundle
 from features.errors import DataError, FeatureError
 from features.log import Batch
 from features.schema import SIDES
+from features.signature import TrustedKeys
 from service.scorer import Scorer
 
 _REPORT_S = 5.0
 
 
-def score_file(bundle: Path, location: str, target: Path, separator: str = "|") -> int:
+def score_file(
+    bundle: Path,
+    location: str,
+    target: Path,
+    separator: str = "|",
+    trusted: TrustedKeys | None = None,
+) -> int:
     """Write the input's rows, in order, with the columns `logit` and `score` behind them.
 
     Args:
@@ -30,17 +37,18 @@ def score_file(bundle: Path, location: str, target: Path, separator: str = "|") 
             in every row.
         target: the Parquet file to write.
         separator: between the values of a multi field in CSV and TSV.
+        trusted: keys, one of which must have signed the bundle; None asks for no signature.
 
     Returns:
         Number of rows.
 
     Raises:
-        BundleError: the bundle is not whole.
+        BundleError: the bundle is not whole, or no trusted key has signed it.
         DataError: the input cannot be read, a value is refused by its field, or no field of the
             model has a column.
         OutputError: the target cannot be written.
     """
-    scorer = Scorer(open_bundle(bundle), "auto")
+    scorer = Scorer(open_bundle(bundle, trusted), "auto")
     scorer.replay()
     log = field_log(location, scorer.bundle.schema.fields, keep_others=True)
     started = reported = time.perf_counter()

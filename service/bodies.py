@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from features.names import needs_escape
 from features.schema import Schema
 from service.errors import Problem, RequestError
 from service.messages import (
@@ -121,8 +122,8 @@ def rank_decoder(schema: Schema, finder: ProblemFinder) -> BodyDecoder[RankReque
 
 
 def _can_be_learned(name: str) -> bool:
-    """Whether a struct may have a member of this name in JSON: msgspec takes none with escapes."""
-    return len(name) <= LONGEST_LEARNED and not any(c < " " or c in '"\\' for c in name)
+    """Whether a struct may have a member of this name, and should."""
+    return len(name) <= LONGEST_LEARNED and not needs_escape(name)
 
 
 def _score_rows(body: Any) -> Iterator[tuple[dict[str, Any], bool]]:

@@ -29,6 +29,7 @@ from features.errors import DeepFMError
 CONTENT_TYPE = b"application/problem+json"
 MOST_PROBLEMS = 20
 LARGEST_BODY_BYTES = 8000
+LONGEST_NAME = 200
 RETRY_AFTER_S = 1
 
 
@@ -152,6 +153,11 @@ def problem_answer(status: int, detail: str, problems: Sequence[Problem] = ()) -
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     return status, headers, body
+
+
+def cut(name: str) -> str:
+    """A name that the client made up, as an answer may repeat it: an answer does not grow by it."""
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
 def answer_to(error: Exception) -> Answer:

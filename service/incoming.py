@@ -62,6 +62,12 @@ def length_of(headers: Headers) -> int:
     return 0
 
 
+def path_of(scope: Scope) -> str:
+    """The path inside the application, which may stand under a prefix."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
+
+
 def client_of(scope: Scope) -> Client:
     """Who sent a request; nobody in particular where the server does not tell."""
     client: Client = scope.get("state", {}).get("client", NOBODY)

@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 
 from service.errors import NotFound, Unauthorized
-from service.incoming import Scope
+from service.incoming import Scope, path_of
 from service.openapi import NEEDS_NO_KEY
 from service.settings import Settings
 
@@ -96,7 +96,7 @@ class Door:
             NotFound: it came to the port where its path is not.
             Unauthorized: it needs a key.
         """
-        path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+        path = path_of(scope)
         is_admin = path.startswith(_ADMIN)
         # The port of the socket that took the connection, not what the client says of it.
         _, port = scope.get("server") or (None, None)

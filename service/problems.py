@@ -17,7 +17,7 @@ from features.canonical import LARGEST_EXACT
 from features.encode import Encoder
 from features.errors import FeatureError
 from features.schema import CategoricalField, Field, Side
-from service.errors import MOST_PROBLEMS, Problem, RequestError
+from service.errors import MOST_PROBLEMS, Problem, RequestError, cut
 from service.limits import Limits
 from service.nesting import is_deeper
 
@@ -322,7 +322,7 @@ def _is_finite(value: float) -> bool:
 
 def _escaped(name: str) -> str:
     """A reference token of RFC 6901; an absurdly long name is cut."""
-    return name[:200].replace("~", "~0").replace("/", "~1")
+    return cut(name).replace("~", "~0").replace("/", "~1")
 
 
 def _first(problems: Iterator[Problem]) -> list[Problem]:

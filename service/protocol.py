@@ -1,10 +1,11 @@
 """HTTP/1.1 as uvicorn speaks it over httptools, with what uvicorn leaves out.
 
-- Head and body of an answer are one write. uvicorn writes them one after the other, and uvloop
-  sends each at once: two system calls, a fifth of the CPU time of a one-row request.
-- A request's head is bounded in bytes and in headers, and so are the trailers of a chunked body.
+- Head and body of an answer are one write (`service.joined_writes`).
+- A request's head is bounded in bytes and in headers. So is what stands around the pieces of a
+  chunked body, counted from the first read in which no head or piece ends; nothing of it is kept.
 - Another version of HTTP, no Host or two, and a transfer coding beside chunked are refused.
 - A request that does not arrive in time is ended, and so is an answer that nobody reads.
+- Whoever is refused after requests that are still being answered gets those answers first.
 - Connections beyond a number are refused.
 - What the application refuses at its head is answered there, and becomes no task.
 - Whoever waits for a run learns that the connection is gone, by a flag (`service.waiting.Client`).
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -29,10 +31,13 @@ from uvicorn.protocols.http.httptools_impl import (
 
 from service.errors import Answer, problem_answer
 from service.incoming import Headers
+from service.joined_writes import JoinedWrites
 from service.waiting import Client
 
 MOST_PIPELINED = 256
 _CLOSE = (b"connection", b"close")
+# Takes trailers and keeps none: they were not there when the request was judged.
+_DROPPED: Any = deque(maxlen=0)
 _TOLD = {
     400: "this is not a request in HTTP/1.1, with one Host and no transfer coding but chunked",
     408: "the request did not arrive in time",
@@ -57,7 +62,7 @@ class ConnectionLimits:
 
     Args:
         connections: most that are open.
-        header_bytes: most bytes of a head, and of trailers.
+        header_bytes: most bytes of a head, of trailers and of a chunk's extensions.
         headers: most headers.
         read_s: within which a request must have arrived.
         refuse: counts a refusal under its reason.
@@ -93,6 +98,7 @@ class Protocol(HttpToolsProtocol):
         self.unread_since: float | None = None  # when the client had left too much unread
         self.stray = 0  # bytes since the last whole head or piece of a body
         self.refused_with = 0
+        self.owed = 0  # status of a refusal that waits for the answers before it
         self.timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -112,7 +118,7 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take a piece of what the client sends."""
-        if self.transport.is_closing():  # refused: the rest is of no interest
+        if self.is_refused:  # the rest is of no interest
             return
         whole = self.whole
         self.stray += len(data)
@@ -121,7 +127,7 @@ class Protocol(HttpToolsProtocol):
             self.since = None if self.whole is self.scope else self.loop.time()
         elif self.since is None:
             self.since = self.loop.time()
-        if self.stray > self.limits.header_bytes and not self.transport.is_closing():
+        if self.stray > self.limits.header_bytes and not self.is_refused:
             self._refuse(431)
 
     def on_headers_complete(self) -> None:
@@ -148,6 +154,7 @@ class Protocol(HttpToolsProtocol):
         else:
             self.turned_away = self.scope
             self.transport.write(_as_bytes(answer))
+        self.headers = _DROPPED
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of a body; called by the parser."""
@@ -166,6 +173,13 @@ class Protocol(HttpToolsProtocol):
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
+
+    def on_response_complete(self) -> None:
+        """Go on to the next request, or refuse it; called when a request has been answered."""
+        if self.owed and not self.pipeline and not self.transport.is_closing():
+            self._write_refusal(self.owed)
+            self.transport.close()
+        super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what the parser did not take; called by uvicorn."""
@@ -187,6 +201,11 @@ class Protocol(HttpToolsProtocol):
         """Note that somebody reads again; called by the transport."""
         self.unread_since = None
         super().resume_writing()
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether nothing more is taken of what the client sends."""
+        return bool(self.owed) or self.transport.is_closing()
 
     def _fault(self) -> int:
         """The status that RFC 9112 wants for a head that the parser took; 0 for none.
@@ -250,18 +269,26 @@ class Protocol(HttpToolsProtocol):
             self._refuse(408)
 
     def _refuse(self, status: int) -> None:
-        """Answer, where an answer is still due, and close."""
+        """Answer, where an answer is still due, and close; in its turn, if others come first."""
         self.limits.refuse(_REASONS[status])
         cycle: RequestResponseCycle | None = self.cycle
         is_begun = cycle is not None and cycle.scope is self.scope
-        is_free = cycle is None or cycle.response_complete or is_begun
-        # An answer to this request must not be taken for that to one before it.
+        is_next = is_begun or cycle is None or cycle.response_complete
+        if is_begun and self.pipeline:
+            self.pipeline.popleft()  # itself: it will not be run
+            is_next = False
+        if not is_next:
+            self.owed, self.since = status, None
+            return
         is_answered = self.turned_away is self.scope
         if cycle is not None and is_begun:
             is_answered = cycle.response_started
-        if is_free and not self.pipeline and not is_answered:
-            self.transport.write(_as_bytes(problem_answer(status, _TOLD[status]), _CLOSE))
+        if not is_answered:
+            self._write_refusal(status)
         self.transport.close()
+
+    def _write_refusal(self, status: int) -> None:
+        self.transport.write(_as_bytes(problem_answer(status, _TOLD[status]), _CLOSE))
 
 
 def _as_bytes(answer: Answer, *more: tuple[bytes, bytes]) -> bytes:
@@ -270,39 +297,3 @@ def _as_bytes(answer: Answer, *more: tuple[bytes, bytes]) -> bytes:
     for name, value in (*headers, *more):
         lines += [name, b": ", value, b"\r\n"]
     return b"".join([*lines, b"\r\n", body])
-
-
-class JoinedWrites:
-    """A transport whose first write waits for the second, at most until the loop's next turn.
-
-    Args:
-        transport: what is written to; all else is its own.
-        loop: that runs it.
-    """
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._held = b""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        """As `asyncio.WriteTransport.write`."""
-        if self._held:
-            held, self._held = self._held, b""
-            self._transport.write(held + data)
-        elif data:
-            self._held = data
-            self._loop.call_soon(self._flush)
-
-    def close(self) -> None:
-        """As `asyncio.BaseTransport.close`: what is held is sent first."""
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        if self._held:
-            held, self._held = self._held, b""
-            self._transport.write(held)

@@ -25,7 +25,7 @@ import msgspec
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from service.incoming import Receive, Scope
+from service.incoming import Receive, Scope, path_of
 from service.settings import Settings
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -108,7 +108,7 @@ class RequestLog(Collector):
         entry = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "request_id": request_id,
-            "route": scope["path"],
+            "route": path_of(scope),
             "status": status,
             "ms": round((time.perf_counter() - started) * 1000, 3),
             "bytes": _LARGEST_LOGGED_BYTES - room,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from itertools import chain, islice
 from typing import Any
 
 import msgspec
@@ -17,7 +18,7 @@ import msgspec
 from features.encode import Encoded
 from features.errors import FeatureError
 from service.bodies import BodyDecoder
-from service.errors import Answer, ClientGone, HeaderError, Overloaded, ServiceError, answer_to
+from service.errors import Answer, ClientGone, HeaderError, Overloaded, ServiceError, answer_to, cut
 from service.expected import ExpectedRows
 from service.incoming import (
     Headers,
@@ -38,7 +39,6 @@ from service.telemetry import Telemetry
 from service.waiting import Client
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Warnings = list[dict[str, Any]]
 
 MOST_WARNINGS = 20
 _log = logging.getLogger("deepfm")
@@ -245,11 +245,12 @@ def _with_warnings(
 ) -> dict[str, Any]:
     if not (request.unknown or request.truncated or repeated):
         return document
-    warnings: Warnings = [
-        {"field": name, "code": code, "count": count}
-        for code, counts in (("unknown_field", request.unknown), ("truncated", request.truncated))
-        for name, count in counts.items()
-    ]
-    if repeated:
-        warnings.insert(0, {"field": "id", "code": "duplicate_id", "count": repeated})
-    return document | {"warnings": warnings[:MOST_WARNINGS]}
+    found = chain(
+        [("id", "duplicate_id", repeated)] if repeated else [],
+        ((cut(name), "unknown_field", count) for name, count in request.unknown.items()),
+        ((name, "truncated", count) for name, count in request.truncated.items()),
+    )
+    # There may be as many unknown names as a body has room for.
+    first = islice(found, MOST_WARNINGS)
+    warnings = [{"field": name, "code": code, "count": count} for name, code, count in first]
+    return document | {"warnings": warnings}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
 from export.bundle import export_run
-from features.bundle import Bundle, open_bundle
+from features.bundle import MODEL_DATA_FILE, MODEL_FILE, Bundle, open_bundle
 from features.spec import load_spec
 from model.train import train
 from service.app import create_app
@@ -134,9 +135,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def imports_frozen() -> None:
-    """Versions call the collector when they load; it need not walk all of torch each time."""
+    """Versions call the collector when they load; it need not walk all of torch each time.
+
+    Once for each module, because the first export imports most of torch's compiler.
+    """
+    gc.collect()
     gc.freeze()
 
 
@@ -159,6 +164,21 @@ def bundle_path(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 def bundle(bundle_path: Path) -> Bundle:
     """The small model's bundle, checked."""
     return open_bundle(bundle_path)
+
+
+@pytest.fixture(scope="session")
+def copied_graph(bundle: Bundle) -> Callable[..., list[str]]:
+    """Stands for `write_onnx` in further exports of the small model, whose graph is the same.
+
+    Tracing it takes two seconds; what comes of it is proved in tests/export/test_to_onnx.py.
+    """
+
+    def copy(_: object, __: object, folder: Path) -> list[str]:
+        for name in (MODEL_FILE, MODEL_DATA_FILE):
+            shutil.copy(bundle.path / name, folder)
+        return bundle.manifest.inputs
+
+    return copy
 
 
 @pytest.fixture(scope="session")

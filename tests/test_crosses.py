@@ -6,6 +6,7 @@ sides, and of three parts with a `zero` policy among them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,13 @@ def test_reference_counts_leave_crosses_out(bundle: Bundle) -> None:
     assert bundle.reference["counts"].keys() == {field.name for field in bundle.schema.fields}
 
 
-def test_int8_keeps_crosses(run_folder: Path, tmp_path: Path) -> None:
+def test_int8_keeps_crosses(
+    run_folder: Path,
+    tmp_path: Path,
+    copied_graph: Callable[..., list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The gate on its cost is the exporter's own; here: the table and the golden replay."""
+    monkeypatch.setattr("export.bundle.write_onnx", copied_graph)
     target = export_run(run_folder, tmp_path / "tiny" / "1", "int8")
     assert open_bundle(target).manifest.precision == "int8"

@@ -102,6 +102,7 @@ def started(
     keys = folder.parent / "keys"
     keys.write_text(f"{_KEY}\n")
     own = {"DEEPFM_ADMIN_KEYS_FILE": str(keys), "DEEPFM_RELOAD_POLL_S": "0.2"}
+    own["DEEPFM_DRAIN_S"] = "1"  # as by default: there is a balancer
     options = ("--workers", str(workers), "--provider", "cpu")
     with served(folder, *options, log=log, **own, **variables) as (process, address):
         server = Server(process, address, folder)

@@ -24,9 +24,14 @@ def run(run_folder: Path) -> Run:
 
 
 @pytest.fixture(scope="module")
-def graph(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Graph:
+def folder(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("graph")
     write_onnx(BundleGraph(run.network, run.schema, NONE), run.schema, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def graph(run: Run, folder: Path) -> Graph:
     return Graph(folder / MODEL_FILE, run.schema)
 
 
@@ -54,11 +59,10 @@ def test_a_damaged_network_is_told_by_row_and_scores(run: Run, graph: Graph) -> 
 
 @pytest.mark.parametrize(("damage", "found"), [(0.01, r"0\.\d+"), (float("nan"), "nan")])
 def test_a_damaged_graph_is_told_by_row_and_scores(
-    run: Run, tmp_path: Path, damage: float, found: str
+    run: Run, folder: Path, tmp_path: Path, damage: float, found: str
 ) -> None:
     """One altered weight of the last layer: the message says in which row it shows."""
-    write_onnx(BundleGraph(run.network, run.schema, NONE), run.schema, tmp_path)
-    model = onnx.load(tmp_path / MODEL_FILE)
+    model = onnx.load(folder / MODEL_FILE)
     (bias,) = (one for one in model.graph.initializer if one.name == "bias")
     bias.CopyFrom(onnx.numpy_helper.from_array(np.array(damage, np.float32), "bias"))
     onnx.save(model, tmp_path / "damaged.onnx")

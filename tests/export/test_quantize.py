@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from examples.run import EXAMPLES
+from export import bundle as exporting
 from export import quantize
 from export.bundle import export_run
 from export.parity import Graph, split_sides
@@ -30,9 +32,20 @@ from tests.test_examples import prepared
 SMALL_AUC_LOST = 0.005
 
 
+@pytest.fixture
+def same_graph(copied_graph: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graph to quantise is that of the bundle."""
+    monkeypatch.setattr(exporting, "write_onnx", copied_graph)
+
+
 @pytest.fixture(scope="module")
-def int8_path(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def int8_path(
+    run_folder: Path,
+    copied_graph: Callable[..., list[str]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporting, "write_onnx", copied_graph)
         patch.setattr(quantize, "MOST_AUC_LOST", SMALL_AUC_LOST)
         return export_run(run_folder, tmp_path_factory.mktemp("int8") / "tiny" / "1", "int8")
 
@@ -86,6 +99,7 @@ def test_the_tables_stay_as_they_are(int8_path: Path, bundle_path: Path) -> None
     assert sizes[0].stat().st_size <= sizes[1].stat().st_size
 
 
+@pytest.mark.usefixtures("same_graph")
 def test_what_costs_too_much_is_refused_and_nothing_is_written(
     run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,6 +122,7 @@ def test_the_gate_weighs_auc_and_log_loss(
         quantize.compare(truth, graph, rows, label, Calibration("none"))
 
 
+@pytest.mark.usefixtures("same_graph")
 def test_a_run_without_judged_rows_is_refused(run_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(run_folder, tmp_path / "run")
     (tmp_path / "run" / "judged.index.npy").unlink()

@@ -170,6 +170,7 @@ def test_a_field_that_contradicts_itself_cannot_be_built(
         ((BucketField(name="f", side="context", boundaries=()),), "nothing to rank"),
         ((PLAIN, PLAIN), "'plain' is empty or used twice"),
         ((BucketField(name="", boundaries=()),), "'' is empty or used twice"),
+        ((BucketField(name="a\nb", boundaries=()),), r"'a\\nb': a name holds no"),
         ((CategoricalField(name="f", hash_buckets=LARGEST_TABLE),), "more than a table can hold"),
     ],
 )

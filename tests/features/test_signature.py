@@ -4,6 +4,7 @@ import builtins
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -174,8 +175,14 @@ def test_the_documented_commands_make_keys_and_check_a_signature(tmp_path: Path)
 
 
 def test_export_signs_and_inspect_checks(
-    run_folder: Path, tmp_path: Path, keys: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+    run_folder: Path,
+    tmp_path: Path,
+    keys: tuple[Path, Path],
+    copied_graph: Callable[..., list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr("export.bundle.write_onnx", copied_graph)
     target = tmp_path / "tiny" / "1"
     assert main(["export", str(run_folder), "-o", str(target), "--sign", str(keys[0])]) == 0
     assert main(["inspect", str(target)]) == 0
@@ -185,6 +192,21 @@ def test_export_signs_and_inspect_checks(
     (target / SIGNATURE_FILE).unlink()
     assert main(["inspect", str(target), "--trusted-keys", str(keys[1])]) == 2
     assert "only signed bundles are trusted" in capsys.readouterr().err
+
+
+def test_score_scores_by_a_signed_bundle_alone_where_keys_are_given(
+    signed: Path, tmp_path: Path, keys: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rows.csv").write_text("price\n3\n")
+    target = tmp_path / "out.parquet"
+    command = ["score", str(signed), str(tmp_path / "rows.csv"), "-o", str(target)]
+    assert main([*command, "--trusted-keys", str(keys[1])]) == 0
+    target.unlink()
+    (signed / SIGNATURE_FILE).unlink()
+    assert main([*command, "--trusted-keys", str(keys[1])]) == 2
+    assert "only signed bundles are trusted" in capsys.readouterr().err
+    assert not target.exists()
+    assert main(command) == 0
 
 
 def test_a_wrong_key_ends_an_export_before_its_work(

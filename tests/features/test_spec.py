@@ -184,6 +184,12 @@ def test_a_field_may_be_called_anything(load: Any) -> None:
     assert spec.fields[0].name == "user age.é"
 
 
+@pytest.mark.parametrize("escape", ['\\"', "\\\\", "\\n", "\\u0001"])
+def test_a_name_that_json_must_escape_is_refused(load: Any, escape: str) -> None:
+    with pytest.raises(ConfigError, match="no quotation mark, backslash or control character"):
+        load(HEAD + AGE + f'[fields."a{escape}b"]\ntype = "numeric"\n')
+
+
 def test_a_fields_name_is_that_of_its_table(load: Any) -> None:
     with pytest.raises(ConfigError, match="the table's own name"):
         load(HEAD + AGE + 'name = "years"\n')

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -38,6 +39,7 @@ COLUMNS: dict[str, Any] = {
     "nothing": pa.nulls(ROWS, pa.string()),
     "impression": [f"i{row}" for row in range(ROWS)],
     "big_id": np.arange(ROWS) // 2 + 2**60,
+    '5"': np.arange(ROWS) % 7,
 }
 
 
@@ -112,6 +114,7 @@ def test_the_column_decides_the_type(spec: Spec, name: str, kind: str) -> None:
         ("nothing", "no value"),
         ("impression", "every row"),
         ("big_id", "2^53"),
+        ('5"', "no quotation mark"),
     ],
 )
 def test_what_cannot_be_a_field_is_left_out_with_the_reason(
@@ -121,7 +124,7 @@ def test_what_cannot_be_a_field_is_left_out_with_the_reason(
     line = next(
         line
         for line in suggest_spec(str(log), "clicked").splitlines()
-        if line.startswith(f'# Left out: "{name}"')
+        if line.startswith(f"# Left out: {json.dumps(name)}")
     )
     assert reason in line
 

@@ -140,39 +140,46 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, spec: Spec) -> None:
         train(spec, tmp_path / "run")
 
 
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """SIGINT reaches what a test starts, even where a shell in the background ignores it."""
+@pytest.fixture(scope="module")
+def trainings(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[dict[int, tuple[Path, subprocess.Popen[str]]]]:
+    """Two that would never end, in processes, for the signals to come; both start at once."""
+    # SIGINT reaches what is started here, even where a shell in the background ignores it.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
+    started = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        folder = tmp_path_factory.mktemp(number.name)
+        write_small(folder)
+        command = [sys.executable, "-m", "cli", "train", str(folder / "spec.toml")]
+        options = ["-o", str(folder / "run"), "--set", "train.epochs=100000"]
+        process = subprocess.Popen(
+            [*command, *options, "--set", "train.patience=100000"], cwd=ROOT,
+            stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        started[number] = (folder, process)
     signal.signal(signal.SIGINT, before)
+    yield {int(number): one for number, one in started.items()}
+    for _, process in started.values():
+        process.kill()
+        process.communicate()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.usefixtures("interruptible")
 def test_a_signal_ends_training_with_the_checkpoint_kept(
-    tmp_path: Path, number: int, code: int
+    trainings: dict[int, tuple[Path, subprocess.Popen[str]]], number: int, code: int
 ) -> None:
-    write_small(tmp_path)
-    command = [sys.executable, "-m", "cli", "train", str(tmp_path / "spec.toml")]
-    options = ["-o", str(tmp_path / "run"), "--set", "train.epochs=100000"]
-    process = subprocess.Popen(
-        [*command, *options, "--set", "train.patience=100000"], cwd=ROOT,
-        stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    folder, process = trainings[number]
     until = time.monotonic() + 60
-    while not (tmp_path / "run.checkpoint").exists() and time.monotonic() < until:
+    while not (folder / "run.checkpoint").exists() and time.monotonic() < until:
         time.sleep(0.05)
     process.send_signal(number)
-    try:
-        said = process.communicate(timeout=60)[1]
-    finally:
-        process.kill()
+    said = process.communicate(timeout=60)[1]
     assert process.returncode == code, said
-    assert f"run.checkpoint is kept; to go on from it, train again with -o {tmp_path}/run" in said
+    assert f"run.checkpoint is kept; to go on from it, train again with -o {folder}/run" in said
     assert said.endswith("deepfm: interrupted\n")
     assert "Traceback" not in said
-    names = {path.name for path in tmp_path.iterdir()}
+    names = {path.name for path in folder.iterdir()}
     assert names == {"log.parquet", "spec.toml", "run.checkpoint"}
 
 

@@ -23,7 +23,8 @@ class Sink:
         self.told: list[Any] = []
 
     def write(self, data: bytes) -> None:
-        self.told.append(data)
+        if not self.is_closing():  # what comes later is never sent
+            self.told.append(data)
 
     def close(self) -> None:
         self.told.append("close")
@@ -77,6 +78,7 @@ class Talk:
         self.run: list[str] = []
         self.arrived: list[float] = []
         self.turns: dict[bytes, Answer] = {}  # targets that are refused at their head
+        self.headers: list[tuple[bytes, bytes]] = []
         self.refused: list[str] = []
         self.may_answer = asyncio.Event()
         self.may_answer.set()
@@ -114,6 +116,7 @@ class Talk:
         await self.may_answer.wait()
         self.run.append(scope["path"])
         self.arrived.append(arrival_of(scope))
+        self.headers = scope["headers"]
         answer = scope["path"].encode() + body
         length = (b"content-length", str(len(answer)).encode())
         await send({"type": "http.response.start", "status": 200, "headers": [length]})

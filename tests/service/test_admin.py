@@ -10,20 +10,13 @@ from starlette.testclient import TestClient
 from features.errors import ConfigError
 from service.app import create_app
 from service.settings import Settings, load_settings
+from tests.service.bearers import KEY, OTHER, bearer, write_keys
 from tests.service.linear import write_bundle
-
-KEY, OTHER = "first-key-of-all", "second-key-of-all"
-
-
-def bearer(key: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {key}"}
 
 
 @pytest.fixture
 def keys_file(tmp_path: Path) -> Path:
-    file = tmp_path / "keys"
-    file.write_text(f"{KEY}\n\n  {OTHER}  \n")
-    return file
+    return write_keys(tmp_path)
 
 
 @pytest.fixture

@@ -6,11 +6,13 @@ from typing import Any, cast
 import pytest
 from starlette.testclient import TestClient
 
+from features.schema import CategoricalField, Schema
 from service.app import App, create_app
 from service.batcher import Batcher
 from service.errors import Overloaded
 from service.scorer import Scorer
 from service.settings import Settings
+from tests.service.linear import write_bundle
 
 
 def test_healthz_and_readyz_say_what_runs(client: TestClient) -> None:
@@ -21,6 +23,21 @@ def test_healthz_and_readyz_say_what_runs(client: TestClient) -> None:
         "version": 3,
         "provider": "CPUExecutionProvider",
     }
+
+
+def test_a_field_may_have_any_name_that_json_writes_as_it_is(tmp_path: Path) -> None:
+    names = [" ", "a/b~c", "é", "\x7f", "\u2028", "😀", "$ref", "{}", "f0", "id", "a.b[0]", "'"]
+    fields = [CategoricalField(name=name, hash_buckets=9, missing="reject") for name in names]
+    write_bundle(tmp_path / "m" / "1", Schema(tuple(fields)))
+    row = {name: f"value {place}" for place, name in enumerate(names)}
+    with TestClient(create_app(Settings(bundle=tmp_path / "m", provider="cpu"))) as client:
+        (score,) = client.post("/score", json={"instances": [row]}).json()["scores"]
+        columns = {name: [value] for name, value in row.items()}
+        assert client.post("/score", json={"columns": columns}).json()["scores"] == [score]
+        ranked = client.post("/rank", json={"candidates": [{"id": 1, "features": row}]}).json()
+        assert ranked["items"] == [{"id": 1, "rank": 1, "score": pytest.approx(score)}]
+        described = client.get("/openapi.json").json()["components"]["schemas"]["Instance"]
+        assert list(described["properties"]) == names
 
 
 def test_before_a_model_is_loaded_everything_but_healthz_is_503(

@@ -15,18 +15,18 @@ from hypothesis import strategies as st
 
 from features.cross import CrossField
 from features.crosser import Crosser
-from features.encode import Encoded, Encoder
+from features.encode import Encoder
 from features.schema import SIDES, BucketField, CategoricalField, Schema, ValueField
 from features.vocabulary import Vocabulary
 from service.bodies import BodyDecoder, rank_decoder, score_decoder
 from service.compiled import PlainReader
-from service.errors import RequestError
 from service.limits import Limits
 from service.messages import RankRequest, ScoreRequest
 from service.prepared import Prepared
 from service.problems import ProblemFinder
 from service.routes import RankRoute, ScoreRoute
 from service.settings import Settings
+from tests.service.alike import answered_alike
 
 _bodies = pytest.importorskip("service._bodies", reason="the compiled module was not built")
 
@@ -163,13 +163,6 @@ class Ways:
         assert reader is not None
         self.reader = reader
 
-    def slow(self, body: bytes) -> Prepared | None:
-        route = self.routes[b'"candidates"' in body]
-        try:
-            return route.read_any(self.model, body)
-        except RequestError:
-            return None
-
     def fast(self, body: bytes) -> Prepared | None:
         read = self.reader.rank if b'"candidates"' in body else self.reader.score
         return read(body)
@@ -178,36 +171,11 @@ class Ways:
 FULL, SMALL, BARE = Ways(SCHEMA), Ways(PLAIN), Ways(CANDIDATE_ONLY)
 
 
-def same(left: Encoded, right: Encoded) -> None:
-    np.testing.assert_array_equal(left.index, right.index)
-    assert (left.weight is None) == (right.weight is None)
-    if left.weight is not None and right.weight is not None:
-        assert left.weight.dtype == right.weight.dtype
-        np.testing.assert_array_equal(left.weight, right.weight)
-
-
-def read_alike(ways: Ways, body: bytes) -> bool:
-    """Whether a body is plain; if so, the Python way must find the same in it."""
-    fast = ways.fast(body)
-    if fast is None:
-        return False
-    slow = ways.slow(body)
-    assert slow is not None, "the compiled pass took a body that is refused"
-    same(fast.context, slow.context)
-    same(fast.candidate, slow.candidate)
-    assert dict(fast.unknown) == dict(slow.unknown)
-    assert dict(fast.truncated) == dict(slow.truncated)
-    assert list(fast.ids) == list(slow.ids)
-    assert [type(id_) for id_ in fast.ids] == [type(id_) for id_ in slow.ids]
-    assert (fast.top_k, fast.pairwise, fast.partial) == (slow.top_k, slow.pairwise, slow.partial)
-    return True
-
-
 def bytes_of(body: Any, is_ascii: bool = False) -> bytes:
     return json.dumps(body, ensure_ascii=is_ascii).encode()
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(SCORE_BODIES | RANK_BODIES, st.booleans(), EDITS)
 @example({"instances": [{"must": 1, "item": "y" * 128}]}, False, [])
 @example({"instances": [{"must": 1, "marks": ["a", "b", None, "red"]}]}, False, [])
@@ -219,7 +187,7 @@ def test_what_is_taken_is_taken_alike(body: Any, is_ascii: bool, edits: list[Any
         at = place % (len(text) + 1)
         text = text[:at] + inserted + text[at + removed :]
     for ways in (FULL, SMALL, BARE):
-        read_alike(ways, text.encode())
+        answered_alike(ways, text.encode())
 
 
 @settings(max_examples=200, deadline=None)
@@ -229,11 +197,11 @@ def test_what_is_taken_is_taken_alike(body: Any, is_ascii: bool, edits: list[Any
     "new": st.integers(0, 5),
 }), min_size=1, max_size=9))  # fmt: skip
 def test_plain_bodies_are_taken(rows: list[dict[str, Any]]) -> None:
-    assert read_alike(SMALL, bytes_of({"instances": rows}))
+    assert answered_alike(SMALL, bytes_of({"instances": rows}))
     candidates = [{"id": n, "features": {k: v for k, v in one.items() if k != "hour"}}
                   for n, one in enumerate(rows)]  # fmt: skip
-    assert read_alike(SMALL, bytes_of({"candidates": candidates, "context": {"hour": 3}}))
-    assert read_alike(SMALL, bytes_of({"candidates": candidates}))
+    assert answered_alike(SMALL, bytes_of({"candidates": candidates, "context": {"hour": 3}}))
+    assert answered_alike(SMALL, bytes_of({"candidates": candidates}))
 
 
 NOT_PLAIN = [
@@ -296,7 +264,4 @@ def test_a_number_is_found_among_any_count_of_boundaries(count: int) -> None:
     ways = Ways(Schema((field,)))
     values = np.concatenate([edges, np.nextafter(edges, 2), np.nextafter(edges, -2)]).tolist()
     body = json.dumps({"instances": [{"price": value} for value in values]}).encode()
-    fast, slow = ways.fast(body), ways.slow(body)
-    assert fast is not None
-    assert slow is not None
-    np.testing.assert_array_equal(fast.candidate.index, slow.candidate.index)
+    assert answered_alike(ways, body)

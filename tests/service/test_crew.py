@@ -24,16 +24,16 @@ from tests.service.processes import ROOT, free_port, get, is_ready, needs_proc, 
 _SERVER = """
 import sys
 from pathlib import Path
-from service import crew, supervisor
+from service import crew, link, supervisor
 from service.settings import Settings
 from service.workers import serve
 
-crew.SILENCE_S = 3.0
+crew.SILENCE_S, link._BEAT_S = 2.0, 0.2
 supervisor._MEMORY_LOOK_S = 0.2
 heavy = Path(sys.argv[3])
 weigh = lambda pid: 2000.0 if heavy.exists() and heavy.read_text() in ("all", str(pid)) else 1.0
 crew.memory_mb = supervisor.memory_mb = weigh
-serve(Settings(bundle=sys.argv[1], port=sys.argv[2], workers=2, provider="cpu", drain_s=0.5,
+serve(Settings(bundle=sys.argv[1], port=sys.argv[2], workers=2, provider="cpu", drain_s=0.1,
                max_worker_mb=1000, reload_poll_s=0.2))
 """
 

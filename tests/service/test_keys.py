@@ -18,21 +18,16 @@ from service.app import App, create_app
 from service.keys import Keys
 from service.scorer import Scorer
 from service.settings import Settings, load_settings
+from tests.service.bearers import KEY, OTHER, bearer, write_keys
 from tests.service.processes import free_port, needs_proc, served
 
-KEY, OTHER, ADMIN = "first-key-of-all", "second-key-of-all", "the-admin's-key"
+ADMIN = "the-admin's-key"
 ROW: dict[str, Any] = {"instances": [{}]}
-
-
-def bearer(key: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {key}"}
 
 
 @pytest.fixture
 def keys_file(tmp_path: Path) -> Path:
-    file = tmp_path / "keys"
-    file.write_text(f"{KEY}\n\n  {OTHER}  \n")
-    return file
+    return write_keys(tmp_path)
 
 
 @pytest.fixture

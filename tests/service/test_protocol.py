@@ -7,52 +7,8 @@ from typing import Any
 
 import pytest
 
-from service.protocol import MOST_PIPELINED, JoinedWrites
-from tests.service.talks import PATIENCE_S, Sink, Talk, request, said, talk
-
-
-async def told_by(act: Any) -> list[Any]:
-    sink = Sink()
-    act(JoinedWrites(sink, asyncio.get_running_loop()))  # type: ignore[arg-type]
-    before = list(sink.told)
-    await asyncio.sleep(0)
-    return [before, sink.told[len(before) :]]
-
-
-def test_head_and_body_are_one_write() -> None:
-    def act(transport: JoinedWrites) -> None:
-        transport.write(b"head")
-        transport.write(b"body")
-
-    assert asyncio.run(told_by(act)) == [[b"headbody"], []]
-
-
-def test_a_write_alone_waits_for_the_next_turn_of_the_loop_and_no_longer() -> None:
-    assert asyncio.run(told_by(lambda transport: transport.write(b"head"))) == [[], [b"head"]]
-
-
-def test_an_empty_body_sends_the_head() -> None:
-    def act(transport: JoinedWrites) -> None:
-        transport.write(b"head")
-        transport.write(b"")
-
-    assert asyncio.run(told_by(act)) == [[b"head"], []]
-
-
-def test_closing_sends_what_is_held_first() -> None:
-    def act(transport: JoinedWrites) -> None:
-        transport.write(b"head")
-        transport.close()
-
-    assert asyncio.run(told_by(act)) == [[b"head", "close"], []]
-
-
-def test_all_else_is_the_transports_own() -> None:
-    def act(transport: JoinedWrites) -> None:
-        transport.close()
-        assert transport.is_closing()
-
-    assert asyncio.run(told_by(act)) == [["close"], []]
+from service.protocol import MOST_PIPELINED
+from tests.service.talks import PATIENCE_S, Talk, request, said, talk
 
 
 def test_requests_on_one_connection_are_answered_each_in_its_turn() -> None:
@@ -165,6 +121,15 @@ def test_trailers_are_read_and_bounded() -> None:
     assert found.is_over
 
 
+def test_a_trailer_is_no_header() -> None:
+    """A proxy in front has judged the headers alone, and so has whoever asks for a key."""
+
+    async def act() -> Talk:
+        return await said(CHUNKED + b"0\r\nauthorization: Bearer key\r\n\r\n")
+
+    assert [name for name, _ in talk(act).headers] == [b"host", b"transfer-encoding"]
+
+
 @pytest.mark.parametrize(
     "broken",
     [
@@ -251,6 +216,41 @@ def test_a_body_longer_than_its_length_gets_no_answer_of_another_request() -> No
     assert found.is_over
 
 
+@pytest.mark.parametrize("bodies", [1, 3])
+def test_what_came_before_a_bad_request_in_the_same_read_is_answered_first(bodies: int) -> None:
+    """A body longer than its length is such a case: the rest begins another request."""
+    whole = b"".join(request(body=b"%d" % number) for number in range(bodies))
+    found = talk(lambda: said(whole + b"cd\r\n\r\n" + request("/after")))
+    *before, last = found.answers
+    assert before == [(200, b"/a%d" % number) for number in range(bodies)]
+    assert last[0] == 400
+    assert found.is_over
+    assert found.refused == ["not_http"]
+
+
+def test_a_pipelined_request_whose_body_is_broken_is_refused_in_its_turn() -> None:
+    found = talk(lambda: said(request() + CHUNKED + b"zz\r\n"))
+    assert [status for status, _ in found.answers] == [200, 400]
+    assert found.run == ["/a"]
+    assert found.is_over
+
+
+def test_half_a_request_behind_one_in_work_is_a_408_after_the_answer() -> None:
+    async def act() -> Talk:
+        talk = Talk()
+        talk.may_answer.clear()
+        await talk.say(request() + request()[:9])
+        await talk.wait(2.5)
+        assert talk.refused == ["slow_request"]
+        talk.may_answer.set()
+        await talk.say()
+        return talk
+
+    found = talk(act)
+    assert [status for status, _ in found.answers] == [200, 408]
+    assert found.is_over
+
+
 def test_half_a_request_and_the_end_are_no_request() -> None:
     async def act() -> Talk:
         talk = await said(request(body=b"12345")[:-2])
@@ -282,16 +282,18 @@ def test_more_pipelined_requests_than_the_bound_end_the_connection() -> None:
         talk = Talk()
         talk.may_answer.clear()
         await talk.say(request() * (MOST_PIPELINED + 1))
-        was_over = talk.is_over
+        assert talk.refused == []
         await talk.say(request() * 2)
-        assert (was_over, talk.is_over) == (False, True)
+        assert talk.refused == ["pipelined"]
         talk.may_answer.set()
-        await talk.say()
+        while not talk.is_over:
+            await talk.say(request())
         return talk
 
     found = talk(act)
+    *before, last = [status for status, _ in found.answers]
+    assert (before, last) == ([200] * (MOST_PIPELINED + 1), 429)
     assert found.refused == ["pipelined"]
-    assert len(found.run) == 1  # what was in work; none of those that waited
 
 
 def test_a_connection_beyond_the_limit_is_a_503() -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from service import request_log
@@ -66,6 +68,12 @@ def test_a_line_says_what_came_of_a_request_and_no_value_unless_named(
     assert first["body"] is None
     assert (second["request_id"], second["status"]) == (None, 400)
     assert SECRET not in file.read_text()
+
+
+def test_under_a_prefix_the_same_is_logged(serve: Callable[..., TestClient], file: Path) -> None:
+    with serve() as client:
+        TestClient(Starlette(routes=[Mount("/ctr", client.app)])).post("/ctr/rank", json=RANKED)
+    assert [line["route"] for line in lines_of(file)] == ["/rank"]
 
 
 def test_only_named_fields_are_kept(serve: Callable[..., TestClient], file: Path) -> None:

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from service.app import App
 from service.batcher import Batcher
-from service.errors import LARGEST_BODY_BYTES, Overloaded
+from service.errors import LARGEST_BODY_BYTES, LONGEST_NAME, Overloaded
 from service.routes import RankRoute
 from service.scorer import Scorer
 from service.waiting import Client
@@ -301,6 +301,18 @@ def test_absurd_names_do_not_make_a_large_answer(client: TestClient) -> None:
     answer = client.post("/score", json=body)
     assert answer.status_code == 422
     assert len(answer.content) < LARGEST_BODY_BYTES
+
+
+@pytest.mark.parametrize("length", [150, 5000], ids=["learned", "absurd"])
+def test_names_that_a_client_made_up_are_cut_in_warnings_too(
+    client: TestClient, length: int
+) -> None:
+    row = {"ü" * length + str(number): 1 for number in range(50)}
+    for _ in range(2):
+        told = client.post("/score", json={"instances": [row]}).json()["warnings"]
+        assert [one["code"] for one in told] == ["unknown_field"] * 20
+        assert all(len(one["field"]) <= LONGEST_NAME for one in told)
+        assert told[0]["field"].endswith("0" if length < LONGEST_NAME else "…")
 
 
 def test_pointer_escapes_are_those_of_rfc_6901(client: TestClient) -> None:

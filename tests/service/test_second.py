@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from features.schema import Schema
@@ -104,6 +106,19 @@ def test_each_version_of_a_pair_can_be_picked_and_no_other(tmp_path: Path) -> No
         assert [asked(client, 0, f"?version={version}") for version in (1, 2)] == [1, 2]
         assert client.post("/score?version=3", json=BODY).status_code == 404
         assert asked(client, 0) == 2
+
+
+def test_a_canary_answers_under_a_prefix_too(tmp_path: Path) -> None:
+    with serving(tmp_path) as client:
+        put(client, "canary", 2, 0.5)
+        outer = TestClient(Starlette(routes=[Mount("/ctr", client.app)]))
+        behind = TestClient(client.app, root_path="/ctr")  # as uvicorn's --root-path
+        for number in range(20):
+            expected = asked(client, number)
+            headers = {"x-request-id": f"request-{number}"}
+            for one in (outer, behind):
+                answer = one.post("/ctr/score", json=BODY, headers=headers)
+                assert answer.json()["version"] == expected
 
 
 @pytest.mark.parametrize("way", ["delete", "share"])

@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -27,7 +26,7 @@ from service.orders import Answer, Ask, Channel, Done, Load, Switch, ToWorker
 from service.settings import Settings
 from service.supervisor import MOST_DEATHS, Supervisor
 from tests.service.linear import SCHEMA, linear_logit, write_bundle
-from tests.service.processes import get, needs_proc, served, wait_for, workers
+from tests.service.processes import get, listeners, needs_proc, served, wait_for, workers
 
 OTHER = Schema(
     (
@@ -301,7 +300,7 @@ def test_a_worker_replaced_after_a_switch_begins_with_the_current_version(
     before = workers(process)
     os.kill(before[0], signal.SIGKILL)
     wait_for(lambda: len(workers(process)) == 2 and workers(process) != before)
-    time.sleep(1)
+    wait_for(lambda: listeners(address) == 2)
     wait_for(lambda: _told_or_nothing(address) == {1})
 
 
@@ -321,7 +320,7 @@ def test_a_canary_reaches_all_workers_those_that_are_replaced_too(
     before = workers(process)
     os.kill(before[0], signal.SIGKILL)
     wait_for(lambda: len(workers(process)) == 2 and workers(process) != before)
-    time.sleep(1)
+    wait_for(lambda: listeners(address) == 2)
     wait_for(lambda: canaries_told(address) == {1})
     assert reload(address, 1) == (200, {"model": "m", "version": 1})
     assert versions_told(address) == {1}

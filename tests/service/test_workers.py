@@ -63,7 +63,7 @@ def test_sigterm_ends_a_server_that_is_still_starting(bundle_path: Path) -> None
     ]
     try:
         for server in servers:
-            time.sleep(0.5)
+            time.sleep(0.25)
             server.terminate()
         for server in servers:
             server.wait(PATIENCE_S / 3)
@@ -130,7 +130,7 @@ def test_uvicorn_serves_the_factory_by_itself(bundle_path: Path) -> None:
 
 def test_sigterm_under_load_loses_no_request(bundle_path: Path) -> None:
     """Threads that open a connection for each request, until they are refused one."""
-    with served(bundle_path.parent) as (server, address):
+    with served(bundle_path.parent, DEEPFM_DRAIN_S="1") as (server, address):
         port = int(address.rpartition(":")[2])
         with ThreadPoolExecutor(8) as clients:
             asked = [clients.submit(ask_until_refused, port) for _ in range(8)]
