@@ -2,16 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from service.app import App
-from service.batcher import Batcher
-from service.errors import LARGEST_BODY_BYTES, LONGEST_NAME, Overloaded
-from service.routes import RankRoute
+from service.errors import LARGEST_BODY_BYTES, LONGEST_NAME
 from service.scorer import Scorer
 from service.waiting import Client
 
@@ -353,32 +350,6 @@ def test_a_wrong_deadline_and_a_compressed_body_are_refused(client: TestClient) 
     assert answer.status_code == 415
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["accept-encoding"] == "identity"
-
-
-def test_what_the_length_of_a_body_lets_expect_is_asked_for_before_it_is_decoded(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[int] = []
-
-    def admit(_: Batcher, rows: int, deadline: float) -> None:
-        asked.append(rows)
-        if rows > 1:
-            raise Overloaded("too many rows are waiting")
-
-    client.post("/rank", json=RANK)  # which teaches how many rows a byte has
-    monkeypatch.setattr(Batcher, "admit", admit)
-    monkeypatch.setattr(RankRoute, "read", lambda *_: pytest.fail("it was decoded"))
-    twice = RANK | {"candidates": RANK["candidates"] * 2}
-    assert client.post("/rank", json=twice).status_code == 429
-    assert [rows > len(ITEMS) for rows in asked] == [True]
-    assert client.post("/score", json={}).status_code == 422  # each route learns for itself
-
-
-def test_while_parts_are_asked_for_a_body_is_expected_to_need_one_row(client: TestClient) -> None:
-    client.post("/rank", json=RANK)
-    client.post("/rank", json=RANK | {"partial": True})
-    route = cast(App, client.app).hot["/rank"]
-    assert route.expected.of(len(json.dumps(RANK))) == 1
 
 
 def test_a_request_is_not_run_once_its_client_has_left(
