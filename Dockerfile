@@ -10,7 +10,7 @@ COPY features/ features/
 COPY model/ model/
 COPY export/ export/
 COPY service/ service/
-# The compiled pass over request bodies; the compiler stays in this stage. A base image without
+# The compiled passes over request bodies and texts; the compiler stays in this stage. A base image without
 # Python's headers gets a warning here, and a service that reads bodies in Python.
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev \
@@ -51,7 +51,7 @@ FROM python:${PYTHON_VERSION}-slim AS serve
 COPY --from=dependencies /venv /venv
 WORKDIR /app
 COPY cli.py ./
-COPY features/ features/
+COPY --from=dependencies /src/features/ features/
 COPY --from=dependencies /src/service/ service/
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 # Any numeric user will do: nothing is written outside the sockets.

@@ -36,10 +36,10 @@ example: .venv/ready
 	$(BIN)/python -m examples.run $(NAME)
 
 clean:
-	rm -rf .venv bundles runs build .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info service/*.so model/*.so
+	rm -rf .venv bundles runs build .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info features/*.so service/*.so model/*.so
 
 # One environment for everything, made anew when what it is made of changes.
-.venv/ready: pyproject.toml constraints.txt $(wildcard service/_*.[ch] model/_*.[ch])
+.venv/ready: pyproject.toml constraints.txt $(wildcard features/_*.[ch] service/_*.[ch] model/_*.[ch])
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 		{ echo "Python 3.11 to 3.13 is needed; name one with PYTHON=..."; exit 2; }
 	$(PYTHON) -m venv .venv

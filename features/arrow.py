@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import xxhash
 from numpy.typing import NDArray
 
 from features.canonical import canonical_text
@@ -21,6 +20,7 @@ from features.columns import Coded, left_aligned
 from features.errors import DataError, FeatureError
 from features.log import Batch, ClickLog, Kind
 from features.schema import CategoricalField, Field, Schema
+from features.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,8 @@ class Categories:
 
     def coded(self, seed: int) -> Coded:
         """The column as hashes of the distinct texts, and which of them each value is."""
-        digest = xxhash.xxh3_64_intdigest
-        # As canonical.hash_text, written out because a call costs as much as the hash itself.
-        hashes = [digest(text.encode(), seed) or 1 for text in self.texts.to_pylist()]
-        return Coded(np.array([*hashes, 0], np.uint64), self.codes)
+        hashes = Vocabulary.of_arrow(self.texts).hashes(seed)
+        return Coded(np.append(hashes, np.uint64(0)), self.codes)
 
     def hashes(self, seed: int) -> NDArray[np.uint64]:
         """`[values]` uint64, 0 where missing."""

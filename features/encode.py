@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +76,9 @@ class Encoder:
             FeatureError: a value that its field's policy rejects (codes `missing_value`,
                 `unknown_category`); `row` is the first such row.
         """
-        index = np.empty((rows, self.slots), np.int64)
+        # Field by field is also how many rows lie in memory: no write then touches all of it.
+        order: Literal["C", "F"] = "F" if rows >= _MANY_ROWS else "C"
+        index = np.empty((rows, self.slots), np.int64, order)
         if self._cross_slots:
             index[:, self._cross_slots] = self._cross_first
         weight = np.ones((rows, self.slots), np.float32) if self.is_weighted else None
@@ -190,6 +192,9 @@ class _Buckets:
     def encode(
         self, columns: Columns, index: NDArray[np.int64], weight: NDArray[np.float32] | None
     ) -> None:
+        if len(index) >= _MANY_ROWS:
+            self._encode_many(columns, index, weight)
+            return
         numbers = np.full((len(self.members), len(index)), np.nan)
         found = np.empty(numbers.shape, np.int64)
         for row, (member, boundaries) in enumerate(zip(self.members, self.boundaries, strict=True)):
@@ -204,6 +209,23 @@ class _Buckets:
                 _reject(member, missing[row], "missing_value", "is missing and must not be")
             elif member.missing == "zero" and weight is not None:
                 weight[missing[row], self.slots[row]] = 0
+
+    def _encode_many(
+        self, columns: Columns, index: NDArray[np.int64], weight: NDArray[np.float32] | None
+    ) -> None:
+        """One field after the other: what it needs meanwhile fits into a core's cache."""
+        absent = np.full(len(index), np.nan)
+        for row, (member, slot) in enumerate(zip(self.members, self.slots, strict=True)):
+            numbers = columns.get(member.name, absent)
+            missing = np.isnan(numbers)
+            column = buckets_of(numbers, self.boundaries[row]) + self.base[row]
+            if missing.any():
+                column[missing] = self.first[row]
+            index[:, slot] = column
+            if member.missing == "reject":
+                _reject(member, missing, "missing_value", "is missing and must not be")
+            elif member.missing == "zero" and weight is not None:
+                weight[missing, slot] = 0
 
 
 def buckets_of(

@@ -19,14 +19,17 @@ import pyarrow.parquet
 
 from features.delimited import Delimited
 from features.errors import DataError
+from features.plain import CODED
 
-# What a column holds: a number, or anything else (in CSV and TSV: text).
-Kind = Literal["number", "any"]
+# What a column holds: a number, one category a row (in CSV and TSV: text, each batch's distinct
+# ones once), or anything else (in CSV and TSV: text).
+Kind = Literal["number", "category", "any"]
 
-BATCH_ROWS = 65_536
 # Spreadsheets begin their files with a byte order mark, which is no part of the first name.
 _AS_TEXT = {"compression": "infer", "newline": "", "encoding": "utf-8-sig"}
 _SEPARATORS = {"csv": ",", "tsv": "\t"}
+BATCH_ROWS = 131_072
+_TYPES = {"number": pa.float64(), "category": CODED, "any": pa.string()}
 
 
 @dataclass(frozen=True)
@@ -95,9 +98,7 @@ class ClickLog:
                 with system.open(path, "rt", **_AS_TEXT) as text:
                     header = next(csv.reader(text, delimiter=_SEPARATORS[form]), [])
                 rows = self._delimited(path, _SEPARATORS[form], header)
-                for batch in rows.read(partial(_open, system, path)):
-                    for low in range(0, batch.num_rows, BATCH_ROWS):
-                        yield batch.slice(low, BATCH_ROWS)
+                yield from rows.read(partial(_open, system, path))
             else:
                 raise DataError(f"{path}: not a .parquet, .csv or .tsv file")
         # What Arrow and fsspec raise for a file that is missing, damaged, of another form or no
@@ -114,10 +115,9 @@ class ClickLog:
     def _delimited(self, path: str, separator: str, header: Sequence[str]) -> Delimited:
         # Inferring a type from the first block breaks on a later one: all else is text.
         types = {
-            name: pa.float64() if self.columns.get(name) == "number" else pa.string()
-            for name in self._present(path, header)
+            name: _TYPES[self.columns.get(name, "any")] for name in self._present(path, header)
         }
-        return Delimited(separator, header, types)
+        return Delimited(separator, header, types, BATCH_ROWS)
 
     def _present(self, path: str, names: Sequence[str]) -> list[str]:
         absent = [name for name in self.columns if name not in names]

@@ -13,6 +13,13 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+try:
+    from features import _texts
+except ImportError:
+    IS_COMPILED = False
+else:
+    IS_COMPILED = True
+
 
 class Vocabulary:
     """Immutable sequence of texts.
@@ -76,5 +83,10 @@ class Vocabulary:
     def hashes(self, seed: int) -> NDArray[np.uint64]:
         """`features.canonical.hash_text` of every text, `[categories]`."""
         digest = xxhash.xxh3_64_intdigest
-        hashes = [digest(text, seed) or 1 for text in self.encoded()]
-        return np.array(hashes, np.uint64)
+        if not IS_COMPILED:
+            return np.array([digest(text, seed) or 1 for text in self.encoded()], np.uint64)
+        hashes = np.empty(len(self), np.uint64)
+        _texts.hash_texts(self.text[self.start :], self.ends, seed, hashes)
+        for place in np.flatnonzero(hashes == 0).tolist():  # long ones
+            hashes[place] = digest(self.text_at(place).encode(), seed) or 1
+        return hashes

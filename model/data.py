@@ -18,7 +18,7 @@ from features.fit import fit_schema
 from features.log import Batch, ClickLog, Kind
 from features.parallel import ordered_map
 from features.schema import SIDES, Schema
-from features.spec import CategoricalSpec, FieldSpec, NumericSpec, Spec
+from features.spec import FieldSpec, NumericSpec, Spec
 from features.spool import Spool
 from features.table import HashTable
 from model.rows import Rows
@@ -26,6 +26,7 @@ from model.store import RowStore
 
 VALIDATION_SHARE = 0.1
 _GROUP_SEED = 0
+_ROWS_TURNED = 1024
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,9 @@ def read_split(spec: Spec, folder: Path | None = None) -> Split:
             both labels lacks one.
     """
     data = spec.data
-    categories = [field.name for field in spec.fields if _is_single(field)]
     log = training_log(spec, data.train)
     with TemporaryFile(dir=folder) as file:
-        split = _encoded(spec, Spool(log, [*categories, data.group or ""], file), folder)
+        split = _encoded(spec, Spool(log, file), folder)
     parts = {"training": split.train, "validation": split.valid, "test": split.test}
     for name, rows in parts.items():
         if rows is not None and not 0 < rows.label.sum() < len(rows):
@@ -86,11 +86,11 @@ def training_log(spec: Spec, path: str) -> ClickLog:
     data = spec.data
     columns: dict[str, Kind] = {data.label: "number"}
     if data.group:
-        columns[data.group] = "any"
+        columns[data.group] = "category"
     if data.weight:
         columns[data.weight] = "number"
     for field in spec.fields:
-        columns[field.name] = "number" if isinstance(field, NumericSpec) else "any"
+        columns[field.name] = _kind(field)
     return ClickLog(data.location(path), columns)
 
 
@@ -137,12 +137,21 @@ def _encode_batch(
         weights = [o if p.weight is None else p.weight for p, o in zip(encoded, ones, strict=True)]
         weight = np.concatenate(weights, 1)
     return Rows(
-        np.concatenate([part.index for part in encoded], 1, dtype=np.int32, casting="same_kind"),
+        _joined([part.index for part in encoded]),
         weight,
         _labels(batch, data.label),
         _groups(batch, data.group) if data.group else None,
         _row_weights(batch, data.weight) if data.weight else None,
     )
+
+
+def _joined(parts: list[NDArray[np.int64]]) -> NDArray[np.int32]:
+    """Side by side, `[rows, slots]`; few rows at a time, so that they stay in a core's cache."""
+    joined = np.empty((len(parts[0]), sum(part.shape[1] for part in parts)), np.int32)
+    for low in range(0, len(joined), _ROWS_TURNED):
+        rows = slice(low, low + _ROWS_TURNED)
+        np.concatenate([part[rows] for part in parts], 1, out=joined[rows], casting="same_kind")
+    return joined
 
 
 def _labels(batch: Batch, name: str) -> NDArray[np.float32]:
@@ -169,8 +178,10 @@ def _refuse(batch: Batch, bad: NDArray[np.bool_], message: str) -> None:
         raise DataError(f"{batch.place(int(bad.argmax()))}: {message}")
 
 
-def _is_single(field: FieldSpec) -> bool:
-    return isinstance(field, CategoricalSpec) and not field.multi
+def _kind(field: FieldSpec) -> Kind:
+    if isinstance(field, NumericSpec):
+        return "number"
+    return "any" if field.multi else "category"
 
 
 def _cut(log: Spool, spec: Spec) -> int:

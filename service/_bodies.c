@@ -16,7 +16,7 @@
 #include <string.h>
 
 #include "_json.h"
-#include "_xxh3.h"
+#include "../features/_xxh3.h"
 
 enum { CONTEXT, CANDIDATE, SIDES };
 enum { BUCKET, VALUE, CATEGORY, MULTI, CROSS };

@@ -253,6 +253,7 @@ def test_another_seed_is_drawn_when_two_categories_share_a_hash(
     def digest(text: bytes, seed: int) -> int:
         return 5 if seed == unlucky else hash_of(text, seed)
 
+    monkeypatch.setattr("features.vocabulary.IS_COMPILED", False)
     monkeypatch.setattr("features.vocabulary.xxhash.xxh3_64_intdigest", digest)
     assert fit(categorical(), f=WORDS).seed == 1
 

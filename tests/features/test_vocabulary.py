@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from features import vocabulary as vocabulary_module
 from features.canonical import hash_text
-from features.vocabulary import Vocabulary
+from features.vocabulary import IS_COMPILED, Vocabulary
 
 texts = st.lists(st.text(max_size=6), max_size=8)
 
@@ -48,3 +50,20 @@ def test_part_of_a_shared_text_reads_as_if_alone(before: list[str], own: list[st
     assert shared.packed() == second.packed()
     assert [shared.text_at(place) for place in range(len(own))] == own
     assert shared.hashes(3).tolist() == second.hashes(3).tolist()
+
+
+@pytest.mark.parametrize("is_compiled", [False, IS_COMPILED])
+@pytest.mark.parametrize("seed", [0, 1, 2**63 + 12345])
+def test_hashes_are_those_of_single_texts(
+    monkeypatch: pytest.MonkeyPatch, is_compiled: bool, seed: int
+) -> None:
+    monkeypatch.setattr(vocabulary_module, "IS_COMPILED", is_compiled)
+    texts = ["é" * (length % 2) + "x" * length for length in range(301)]
+    expected = [hash_text(text, seed) for text in texts]
+    vocabulary = Vocabulary.of(texts)
+    assert vocabulary.hashes(seed).tolist() == expected
+    later = Vocabulary(
+        np.concatenate([np.zeros(3, np.uint8), vocabulary.text]), vocabulary.ends, start=3
+    )
+    assert later.hashes(seed).tolist() == expected
+    assert Vocabulary.of(()).hashes(seed).tolist() == []

@@ -1,5 +1,6 @@
 /* XXH3, 64 bits with a seed, of up to LONGEST_HASHED bytes: xxHash's doc/xxhash_spec.md. */
 
+#pragma once
 #include <stdint.h>
 #include <string.h>
 
