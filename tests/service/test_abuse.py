@@ -40,14 +40,14 @@ def post(*headers: bytes, body: bytes = BODY, version: bytes = b"1.1") -> bytes:
 
 CHUNKED = b"Transfer-Encoding: chunked"
 CHUNK = b"%x\r\n%b\r\n" % (len(BODY), BODY)
-# What is sent, and the statuses that come: none where nothing of a request arrived, and none where
-# a body goes on beyond its length before its own answer is there.
+# What is sent, and the statuses that come: none where nothing of a request arrived, two where a body
+# goes on beyond its length.
 ABUSE: dict[str, tuple[bytes, list[int]]] = {
     "nothing": (b"", []),
     "half-line": (b"POST /sc", [408]),
     "half-head": (b"POST /score HTTP/1.1\r\n" + HOST, [408]),
     "half-body": (post(LENGTH.strip(), body=BODY[:9]), [408]),
-    "short-length": (post(b"Content-Length: 9"), []),
+    "short-length": (post(b"Content-Length: 9"), [400, 400]),
     "long-length": (post(b"Content-Length: 999"), [408]),
     "negative-length": (post(b"Content-Length: -1"), [400]),
     "two-lengths": (post(b"Content-Length: 9", b"Content-Length: 8"), [400]),
