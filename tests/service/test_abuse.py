@@ -40,8 +40,8 @@ def post(*headers: bytes, body: bytes = BODY, version: bytes = b"1.1") -> bytes:
 
 CHUNKED = b"Transfer-Encoding: chunked"
 CHUNK = b"%x\r\n%b\r\n" % (len(BODY), BODY)
-# What is sent, and the statuses that come: none where nothing of a request arrived, two where a body
-# goes on beyond its length.
+# What is sent, and the statuses that come: none where nothing of a request arrived, two where a
+# body goes on beyond its length.
 ABUSE: dict[str, tuple[bytes, list[int]]] = {
     "nothing": (b"", []),
     "half-line": (b"POST /sc", [408]),
