@@ -9,7 +9,8 @@ other in the model: company changes no score.
 What cannot be answered in time is refused before it costs anything: each queue is bounded in rows,
 and a request is admitted only if the rows before it and its own can be run by its deadline. That
 is judged by the pace of recent full runs: where less than one run waits, nothing is refused, so
-there is always one to measure. Nothing is run after its deadline, or for a client that left.
+there is always one to measure. Nothing is run after its deadline, or for a client that left; nor,
+while others could have its place, what has become too late to end in time.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ from service.scorer import Floats, Scorer
 from service.waiting import NOBODY, Client, Member, Queue
 
 _NEWEST_SHARE = 0.2
+# The run that went on, it may be, while a request arrived and nobody saw it; and one for those
+# before it that take longer than the mean.
+_SPARE_RUNS = 2
 # Of a partial answer: sorting and writing it take their time after the last row.
 _ANSWER_S = 0.001
 _Chosen = list[tuple[Member, tuple[Encoded, Encoded]]]
@@ -110,10 +114,9 @@ class Batcher:
         if before + rows > self._max_queued_rows:
             raise Overloaded("too many rows are waiting", reason="queue_full")
         if deadline < math.inf:
-            # Whole runs: its own rows, the other queue's turns, and the run that went on, it may
-            # be, while it arrived and nobody saw it.
+            # Whole runs: those of its queue, the other queue's turns, and some to spare.
             runs = self._runs(before + rows)
-            runs += min(self._runs(other.rows), runs) + 1
+            runs += min(self._runs(other.rows), runs) + _SPARE_RUNS
             if self._clock() + runs * self._rows_per_run * self._row_s > deadline:
                 raise Overloaded("the deadline would pass before the answer", reason="deadline")
 
@@ -139,7 +142,7 @@ class Batcher:
 
         Raises:
             Overloaded: too much waits.
-            ScoringTimeout: the deadline passed before the answer, or before any part of it.
+            ScoringTimeout: the deadline would pass before the answer, or before any part of it.
             ClientGone: nobody waits for the answer.
         """
         rows = len(candidate.index)
@@ -177,7 +180,7 @@ class Batcher:
         chosen: _Chosen = []
         room = self._rows_per_run
         while queue.members and room > 0:
-            rows = self._wanted(queue.members[0], now, room)
+            rows = self._wanted(queue, now, room)
             if rows:
                 chosen.append(queue.take(rows))
                 room -= rows
@@ -185,27 +188,37 @@ class Batcher:
                 queue.drop()
         return chosen
 
-    def _wanted(self, member: Member, now: float, room: int) -> int:
-        """How many rows of a member to run; 0 if it has its answer now, whatever that is."""
+    def _wanted(self, queue: Queue, now: float, room: int) -> int:
+        """Rows of the first member to run now; 0 if it has its answer, whatever that is."""
+        member = queue.members[0]
         if member.future.done():  # it failed, or its task was cancelled
             return 0
         if member.client.is_gone:
             member.fail(ClientGone("the client went away"))
             return 0
         rows = min(member.left, room)
+        in_run = self._rows_per_run - room
         if member.is_partial and self._row_s and member.deadline < math.inf:
-            in_run = self._rows_per_run - room
             fitting = int((member.deadline - _ANSWER_S - now) / self._row_s) - in_run
             rows = max(0, min(rows, fitting))
-        elif now >= member.deadline:
+        elif now >= member.deadline or self._is_late(queue, now + in_run * self._row_s):
             rows = 0
         if rows:
             return rows
         if member.is_partial and member.scored:
             member.answer()
         else:
-            member.fail(ScoringTimeout("the deadline passed before the answer"))
+            member.fail(ScoringTimeout("the deadline would pass before the answer"))
         return 0
+
+    def _is_late(self, queue: Queue, begin: float) -> bool:
+        """Whether the first member would end too late, and a full run behind it could go instead.
+
+        Never without that: a pace that is wrong would let nothing run, and stay wrong.
+        """
+        first = queue.members[0]
+        behind = queue.rows - first.left
+        return behind >= self._rows_per_run and begin + first.left * self._row_s > first.deadline
 
     def _score(self, chosen: _Chosen) -> int:
         """Run what was chosen; how many rows that was."""

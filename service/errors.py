@@ -8,7 +8,7 @@ DeepFMError
     ├── NotFound        no such path or version (404)
     ├── NotReady        no model is being served yet, or no longer (503, Retry-After)
     ├── Overloaded      too much waits, or too much for the deadline (429, Retry-After)
-    ├── ScoringTimeout  the deadline passed before the answer (504)
+    ├── ScoringTimeout  the deadline would pass before the answer (504)
     └── ClientGone      nobody waits for the answer any more (499 in the counters; not sent)
 
 Anything else is a bug: logged with its traceback, answered as a bare 500. Bodies are RFC 9457
@@ -113,7 +113,7 @@ class Overloaded(ServiceError):
 
 
 class ScoringTimeout(ServiceError):
-    """The deadline passed before the answer; the client gives more time, or asks for less."""
+    """The deadline would pass before the answer; the client gives more time, or asks for less."""
 
     status = 504
     reason = "expired"

@@ -171,9 +171,9 @@ def test_a_partial_request_gets_the_scores_that_fit() -> None:
     assert logit.tolist() == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize(("deadline_s", "is_refused"), [(2.9, True), (3.1, False)])
+@pytest.mark.parametrize(("deadline_s", "is_refused"), [(3.9, True), (4.1, False)])
 def test_what_cannot_be_in_time_is_refused_at_the_door(deadline_s: float, is_refused: bool) -> None:
-    """Two runs, its own the second, and the one that may have gone on while it arrived."""
+    """Two runs, its own the second, and two to spare."""
     found, _, now = timed()
 
     async def main() -> list[Any]:
@@ -183,6 +183,23 @@ def test_what_cannot_be_in_time_is_refused_at_the_door(deadline_s: float, is_ref
     *before, last = asyncio.run(main())
     assert [logit.tolist() for logit, _ in before] == [[1], [2]]
     assert isinstance(last, Overloaded) == is_refused
+
+
+@pytest.mark.parametrize(("waiting_rows", "is_run"), [(1, True), (2, False)])
+def test_what_would_end_too_late_is_not_run_while_a_full_run_waits_behind_it(
+    waiting_rows: int, is_run: bool
+) -> None:
+    found, runs, now = timed()
+
+    async def main() -> list[Any]:
+        late = found.score(rows(0), rows(7, 8), deadline=now[0] + 0.9)
+        others = (found.score(rows(0), rows(n)) for n in range(waiting_rows))
+        return await asyncio.gather(late, *others, return_exceptions=True)
+
+    late, *others = asyncio.run(main())
+    assert isinstance(late, ScoringTimeout) != is_run
+    assert [logit.tolist() for logit, _ in others] == [[n] for n in range(waiting_rows)]
+    assert sum(runs.rows) == 2 + 2 * is_run + waiting_rows  # two told the pace
 
 
 def test_what_is_expected_in_one_turn_of_the_loop_counts_together() -> None:
@@ -195,7 +212,7 @@ def test_what_is_expected_in_one_turn_of_the_loop_counts_together() -> None:
         for turn in range(2):
             for _ in range(3):
                 try:
-                    found.expect(2, now[0] + 4.5)
+                    found.expect(2, now[0] + 5.5)
                 except Overloaded:
                     continue
                 admitted.append(turn)
