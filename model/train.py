@@ -30,7 +30,7 @@ from model.reserved import ReservedSampling
 from model.rows import Rows
 from model.run import JUDGED_ROWS, SAMPLE_ROWS, Judged, Run, Sample, save_run
 
-_EVALUATION_ROWS = 16_384
+_EVALUATION_ROWS = 2_048
 
 
 def train(spec: Spec, folder: Path | None = None) -> Path:
