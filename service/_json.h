@@ -102,9 +102,9 @@ static int take_number(Input *in, Number *number)
         return 0;
     if (in->at < in->end && *in->at == '.') {
         const char *point = ++in->at;
-        if (!take_digits(in, &mantissa, &digits))
+        if (!take_digits(in, &mantissa, &digits) || in->at - start > LONGEST_NUMBER)
             return 0;
-        exponent = -(int)(in->at - point < 1000 ? in->at - point : 1000);
+        exponent = -(int)(in->at - point);
         is_integer = 0;
     }
     if (in->at < in->end && (*in->at == 'e' || *in->at == 'E')) {

@@ -231,6 +231,14 @@ NOT_PLAIN = [
 ]  # fmt: skip
 
 
+# Zeros behind the point weigh as much as an exponent, however many they are.
+@pytest.mark.parametrize("zeros", [1, 60, 70, 1000, 2000])
+@pytest.mark.parametrize("exponent", [0, 22, 70, 1010, 2010])
+def test_long_fractions_are_read_alike(zeros: int, exponent: int) -> None:
+    number = f"0.{'0' * zeros}1e{exponent}"
+    answered_alike(SMALL, b'{"instances":[{"hour":%s}]}' % number.encode())
+
+
 @pytest.mark.parametrize("body", NOT_PLAIN)
 def test_the_rest_is_left_to_the_python_way(body: bytes) -> None:
     assert SMALL.fast(body) is None
