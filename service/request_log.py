@@ -25,7 +25,9 @@ import msgspec
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from service.errors import RequestError
 from service.incoming import Receive, Scope, path_of
+from service.problems import decode_json
 from service.settings import Settings
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -169,12 +171,12 @@ class RequestLog(Collector):
 
 
 def kept(body: bytes, fields: frozenset[str]) -> Any:
-    """A body without the values of other fields; None if it is no JSON, or none is to be kept."""
+    """A body without the values of other fields; None if no route takes it, or none is to be kept."""
     if not fields:
         return None
     try:
-        document = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        document = decode_json(body)
+    except RequestError:
         return None
     if not isinstance(document, dict):
         return None

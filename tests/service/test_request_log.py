@@ -109,6 +109,16 @@ def test_nothing_but_named_fields_is_kept_of_any_body(body: bytes, expected: Any
     assert kept(body, frozenset({"age"})) == expected
 
 
+def test_no_depth_of_a_body_ends_the_log(serve: Callable[..., TestClient], file: Path) -> None:
+    """Where decoding, pruning and writing stop, at another depth each, differs among Pythons."""
+    depths = [*range(960, 1010), 2000, 5000, 9000, 20_000]
+    with serve(request_log_fields=("age",)) as client:
+        for depth in depths:
+            inner = b'{"features":' * depth + b"{}" + b"}" * depth
+            client.post("/score", content=b'{"instances":[%s]}' % inner)
+        wait_for(lambda: file.exists() and file.read_text().count("\n") == len(depths))
+
+
 def test_a_share_is_chosen_by_the_request_id(serve: Callable[..., TestClient], file: Path) -> None:
     with serve(request_log_share=0.5) as client:
         for number in 2 * [*range(40)]:
