@@ -7,11 +7,12 @@ import logging
 import re
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 from features.bundle import open_bundle
-from features.errors import BundleError
+from features.errors import BundleError, DeepFMError
 from features.signature import TrustedKeys
 from service.batcher import Batcher
 from service.bodies import BodyDecoder, rank_decoder, score_decoder
@@ -122,12 +123,24 @@ def load_model(settings: Settings, version: int) -> Model:
     """A version, proved by its golden requests and warm; may be called beside the event loop.
 
     Raises:
-        BundleError: there is no such version, or it fails a check.
+        BundleError: there is no such version, or it fails a check, or in a way nobody foresaw.
         ConfigError: the execution provider cannot be had, or the trusted keys cannot be read.
     """
+    path = settings.bundle / str(version)
+    try:
+        return _load(settings, path)
+    except DeepFMError:
+        raise
+    except Exception as error:  # whatever is wrong with a version harms no other
+        _log.exception("%s cannot be loaded", path)
+        kind = type(error).__name__
+        text = f"{path}: loading it failed with {kind}; the failure has been logged"
+        raise BundleError(text) from error
+
+
+def _load(settings: Settings, path: Path) -> Model:
     # The structs of earlier versions' messages are cycles, and the collector hardly ever comes.
     gc.collect()
-    path = settings.bundle / str(version)
     if not path.is_dir():
         raise BundleError(f"{path}: no such version")
     threads, rows = settings.threads_per_run, settings.rows_per_run

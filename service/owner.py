@@ -167,11 +167,8 @@ def put_beside(
 
 
 def loaded(settings: Settings, version: int) -> Model | str:
-    """A version to switch to, or why it is refused: whatever is wrong with it harms no other."""
+    """A version to switch to, or why it is refused."""
     try:
         return load_model(settings, version)
     except DeepFMError as error:
         return error.message
-    except Exception as error:
-        _log.exception("version %d cannot be loaded", version)
-        return f"loading it failed with {type(error).__name__}; the failure has been logged"

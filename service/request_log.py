@@ -171,7 +171,7 @@ class RequestLog(Collector):
 
 
 def kept(body: bytes, fields: frozenset[str]) -> Any:
-    """A body without the values of other fields; None if no route takes it, or none is to be kept."""
+    """A body without the values of other fields; None if no route takes it, or none is kept."""
     if not fields:
         return None
     try:

@@ -97,8 +97,9 @@ class Versions:
         Raises:
             NotFound: no such version lies on disk.
         """
-        version = wanted or self.pinned or max(self._listed(), default=None)
-        if version is None or not (self.folder / str(version)).is_dir():
+        listed = self._listed()
+        version = wanted or self.pinned or max(listed, default=None)
+        if version is None or version not in listed:
             raise NotFound(f"no version {version} lies on disk" if version else "no version")
         return self._try(version)
 

@@ -13,10 +13,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from features.errors import BundleError
+from features.schema import BucketField, Schema
 from service import owner
 from service.app import create_app
 from service.models import Model, load_model
 from service.owner import OwnVersions
+from service.scorer import Scorer
 from service.settings import Settings
 from tests.service.linear import NO_CONTEXT, write_bundle
 
@@ -176,7 +178,7 @@ def test_a_fault_in_loading_harms_nothing(tmp_path: Path, monkeypatch: pytest.Mo
         raise ZeroDivisionError("secret")
 
     with serving(tmp_path / "m", version=1) as client:
-        monkeypatch.setattr(owner, "load_model", fail)
+        monkeypatch.setattr(Scorer, "replay", fail)
         answer = reload(client, 2)
         assert answer.status_code == 409
         assert "secret" not in answer.text
@@ -210,6 +212,16 @@ def test_requests_are_answered_while_a_version_loads(
 def test_a_start_whose_newest_version_is_bad_serves_the_next_and_tells(tmp_path: Path) -> None:
     write_bundle(tmp_path / "m" / "1")
     write_wrong_scores(tmp_path / "m" / "2")
+    with serving(tmp_path / "m") as client:
+        ready = client.get("/readyz").json()
+        assert (ready["version"], ready["refused"][0]["version"]) == (1, 2)
+
+
+def test_a_start_whose_newest_version_fails_in_the_runtime_serves_the_next(tmp_path: Path) -> None:
+    """Its graph has too few weights, which is seen where one of them is looked up."""
+    write_bundle(tmp_path / "m" / "1")
+    fewer = Schema((BucketField(name="price", boundaries=(1.0,)),))
+    write_bundle(tmp_path / "m" / "2", NO_CONTEXT, graph_schema=fewer)
     with serving(tmp_path / "m") as client:
         ready = client.get("/readyz").json()
         assert (ready["version"], ready["refused"][0]["version"]) == (1, 2)

@@ -140,6 +140,19 @@ def test_a_folder_that_cannot_be_read_for_a_while_changes_nothing(tmp_path: Path
     assert versions.due() == 4
 
 
+def test_whoever_asks_while_the_disk_fails_finds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    versions = started(folder_of(tmp_path, 3), 4)
+    monkeypatch.setattr(Path, "is_dir", fail)
+    for wanted in (3, 4, None):
+        with pytest.raises(NotFound):
+            versions.asked(wanted)
+
+
 def test_what_is_told_names_no_path_and_counts_outcomes(tmp_path: Path) -> None:
     versions = started(tmp_path, 3)
     folder_of(tmp_path, 4, 5)
