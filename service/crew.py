@@ -115,7 +115,11 @@ class Crew:
                 continue
             worker.forget()
             _log.warning("worker %s ended with %s", worker.process.pid, worker.process.exitcode)
-            self.workers[place] = self._start()
+            try:
+                self.workers[place] = self._start()
+            except OSError as error:  # no memory or process is left: again after the pause
+                _log.error("no worker can be started: %s", error.strerror)
+                worker.ended_at = time.monotonic()
 
     def beyond(self, most_mb: float) -> Worker | None:
         """One that holds more memory, unless one is leaving just now."""
@@ -132,11 +136,11 @@ class Crew:
 
     def end(self) -> None:
         """Let all drain and end; kill those that do not."""
-        everyone = self.everyone
+        everyone, until = self.everyone, time.monotonic() + self._leave_s
         for worker in everyone:
             worker.process.terminate()
         for worker in everyone:
-            worker.process.join(self._leave_s)
+            worker.process.join(max(0, until - time.monotonic()))
             if worker.process.is_alive():
                 worker.process.kill()
 

@@ -233,7 +233,11 @@ class Supervisor:
         heavy = self.crew.beyond(most_mb)
         if heavy is None:
             return True
-        fresh = self._replacement()
+        try:
+            fresh = self._replacement()
+        except OSError as error:
+            _log.error("no worker can be started: %s", error.strerror)
+            return False
         self.crew.workers.append(fresh)
         refusal = self._wait_for([fresh])
         is_better = (
@@ -256,15 +260,25 @@ class Supervisor:
         return worker
 
     def _start(self, version: int) -> Worker:
+        """A worker that begins with a version.
+
+        Raises:
+            OSError: the system has no room for another process.
+        """
         ours, theirs = multiprocessing.Pipe()
         process = self._context.Process(
             target=self._work, args=(self._settings, version, theirs), daemon=True
         )
         # Until the worker has its own handler, a signal waits.
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
-        process.start()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
-        theirs.close()
+        try:
+            process.start()
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+            theirs.close()
         return Worker(process, ours)
 
 

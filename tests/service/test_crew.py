@@ -138,6 +138,38 @@ def test_where_all_are_silent_nobody_is_killed(monkeypatch: pytest.MonkeyPatch) 
     assert [kill.called for kill in kills] == [True, False]
 
 
+def test_where_no_worker_can_be_started_the_others_go_on_and_it_is_tried_again() -> None:
+    pairs = [played() for _ in range(3)]
+    ended, other, fresh = (worker for worker, _ in pairs)
+    found = Crew(Mock(side_effect=[OSError(12, "Cannot allocate memory"), fresh]), 1)
+    found.workers = [ended, other]
+    pairs[0][1].connection.close()
+    found.tick()
+    found.replace_ended(0)
+    found.tick()
+    assert found.workers == [ended, other]
+    found.replace_ended()  # not before a pause
+    assert found.workers == [ended, other]
+    found.replace_ended(0)
+    assert found.workers == [fresh, other]
+
+
+def test_workers_that_hang_are_waited_for_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("service.crew.time.monotonic", lambda: clock[0])
+
+    def hang(patience_s: float) -> None:
+        clock[0] += patience_s
+
+    found = Crew(Mock(), 30)
+    found.workers = [played()[0] for _ in range(3)]
+    for worker in found.workers:
+        cast(Mock, worker.process.join).side_effect = hang
+    found.end()
+    assert clock[0] == 30
+    assert all(cast(Mock, worker.process.kill).called for worker in found.workers)
+
+
 @needs_proc
 def test_memory_of_a_process_is_what_no_file_backs() -> None:
     before = memory_mb(os.getpid())

@@ -24,7 +24,7 @@ from features.schema import BucketField, Schema
 from service.crew import Worker
 from service.orders import Answer, Ask, Channel, Done, Load, Switch, ToWorker
 from service.settings import Settings
-from service.supervisor import MOST_DEATHS, Supervisor
+from service.supervisor import ENDING, MOST_DEATHS, Supervisor
 from tests.service.linear import SCHEMA, linear_logit, write_bundle
 from tests.service.processes import get, listeners, needs_proc, served, wait_for, workers
 
@@ -199,6 +199,20 @@ def test_a_version_that_goes_on_killing_workers_is_refused(folder: Path) -> None
     assert supervisor.versions.current == 1
     good.join(10)
     assert good.heard == ["Drop"]
+
+
+def test_a_process_that_cannot_be_started_leaves_nothing_behind(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = Mock()
+    context.Process().start.side_effect = OSError(11, "Resource temporarily unavailable")
+    supervisor = Supervisor(Settings(bundle=folder, workers=2), context, lambda *_: None)
+    pipe = multiprocessing.Pipe()
+    monkeypatch.setattr(multiprocessing, "Pipe", lambda: pipe)
+    with pytest.raises(OSError, match="unavailable"):
+        supervisor._start(1)
+    assert [end.closed for end in pipe] == [True, True]
+    assert not set(ENDING) & signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def test_the_first_worker_tries_a_version_alone(folder: Path) -> None:
