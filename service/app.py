@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -42,7 +42,9 @@ class App(FastAPI):
     """
 
     def __init__(self, settings: Settings, owner: Owner) -> None:
-        super().__init__(docs_url=None, redoc_url=None, lifespan=_lifespan)
+        super().__init__(
+            docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=_lifespan
+        )
         self.settings = settings
         self.owner = owner
         self.is_ending = False
@@ -119,12 +121,8 @@ def create_app(
     """
     settings = settings or load_settings()
     app = App(settings, owner or OwnVersions(settings, scorer))
-    app.get("/healthz")(_healthz)
-    app.get("/readyz")(_readyz)
-    app.get("/metrics")(_metrics)
-    app.get("/v1/models")(_models)
-    app.get("/docs")(docs)
-    app.get("/docs/{name}")(docs_file)
+    for path, answer in _READ.items():
+        app.api_route(path, methods=["GET", "HEAD"])(answer)
     if settings.admin_keys_file is not None:
         admin = AdminRoutes(Keys(settings.admin_keys_file))
         app.post("/admin/reload")(admin.reload)
@@ -197,6 +195,16 @@ async def _models(request: Request) -> dict[str, Any]:
     current = models.current
     told = {"name": current.name, "version": current.version} | models.told_beside()
     return {"models": [told | {"versions": loaded}]}
+
+
+_READ: dict[str, Callable[..., Any]] = {
+    "/healthz": _healthz,
+    "/readyz": _readyz,
+    "/metrics": _metrics,
+    "/v1/models": _models,
+    "/docs": docs,
+    "/docs/{name}": docs_file,
+}
 
 
 async def _problem(request: Request, error: Exception) -> Response:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ from service.errors import Overloaded
 from service.scorer import Scorer
 from service.settings import Settings
 from tests.service.linear import write_bundle
+from tests.service.processes import served
 
 
 def test_healthz_and_readyz_say_what_runs(client: TestClient) -> None:
@@ -145,8 +147,34 @@ def test_docs_need_no_other_host(client: TestClient) -> None:
     assert client.get("/docs/LICENSE").status_code == 404
 
 
+READ = ("/healthz", "/readyz", "/v1/models", "/openapi.json", "/docs", "/docs/start.js", "/metrics")
+
+
+def test_head_answers_as_get_without_the_body(bundle_path: Path) -> None:
+    """On one connection: a body that is sent all the same would be the next answer's head."""
+    with served(bundle_path.parent) as (_, address):
+        connection = HTTPConnection(address.removeprefix("http://"), timeout=10)
+        for path in READ:
+            connection.request("HEAD", path)
+            told = connection.getresponse()
+            assert told.read() == b""
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            assert (told.status, told.getheaders()) == (answer.status, answer.getheaders())
+            assert told.headers["content-length"] == str(len(answer.read()))
+        connection.close()
+
+
 @pytest.mark.parametrize(
-    ("method", "path", "status"), [("GET", "/score", 405), ("GET", "/nope", 404)]
+    ("method", "path", "status"),
+    [
+        ("GET", "/score", 405),
+        ("HEAD", "/rank", 405),
+        ("DELETE", "/healthz", 405),
+        ("GET", "/nope", 404),
+        ("GET", "/healthz/", 404),
+        ("POST", "/score/", 404),
+    ],
 )
 def test_what_the_router_refuses_is_a_problem_document_too(
     client: TestClient, method: str, path: str, status: int
