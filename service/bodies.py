@@ -89,7 +89,7 @@ class BodyDecoder(Generic[R]):
             for name in names:
                 if not self._is_field(name):
                     counts[name] += rows if is_columns else 1
-        return dict(counts)
+        return dict(+counts)  # without those in no row
 
     def _learn(self, names: Counts) -> None:
         new = [name for name in names if name not in self._learned and _can_be_learned(name)]

@@ -155,7 +155,8 @@ class RowMessages:
         rows = lengths.pop()
         self._bound_depth(values[len(self.names) :])
         found = zip(self.learned, values[len(self.names) :], strict=False)
-        return known, {name: rows for name, column in found if column is not UNSET}, rows
+        unknown = {name: rows for name, column in found if rows and column is not UNSET}
+        return known, unknown, rows
 
     def _bound_depth(self, unknown: Sequence[Any]) -> None:
         """Leave it to the slow way to judge values that may be too deep: nothing types them.

@@ -300,6 +300,19 @@ def test_absurd_names_do_not_make_a_large_answer(client: TestClient) -> None:
     assert len(answer.content) < LARGEST_BODY_BYTES
 
 
+def test_unknown_columns_of_no_rows_are_nothing_to_warn_of(client: TestClient) -> None:
+    def answers(*values: int) -> list[Any]:
+        columns = {"age": list(values), "brand new": list(values)}
+        ranked = {"id": list(values), "features": {"brand new": list(values)}}
+        bodies: dict[str, Any] = {"/score": {"columns": columns}, "/rank": {"candidates": ranked}}
+        return [client.post(route, json=body).json() for route, body in bodies.items()]
+
+    warning = [{"field": "brand new", "code": "unknown_field", "count": 2}]
+    for _ in range(2):  # before the name is learned and after
+        assert all("warnings" not in answer for answer in answers())
+        assert [answer["warnings"] for answer in answers(7, 8)] == [warning, warning]
+
+
 @pytest.mark.parametrize("length", [150, 5000], ids=["learned", "absurd"])
 def test_names_that_a_client_made_up_are_cut_in_warnings_too(
     client: TestClient, length: int
