@@ -10,11 +10,11 @@ from typing import Any
 
 from fastapi import Request
 
+from service.documents import decode_json
 from service.errors import NotReady, Problem, RequestError
 from service.incoming import read_body
 from service.keys import Keys
 from service.models import Models
-from service.problems import decode_json
 from service.trial import Kind, Trial
 
 _LARGEST_BODY_BYTES = 1024

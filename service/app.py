@@ -42,9 +42,7 @@ class App(FastAPI):
     """
 
     def __init__(self, settings: Settings, owner: Owner) -> None:
-        super().__init__(
-            docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=_lifespan
-        )
+        super().__init__(docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=_lifespan)
         self.settings = settings
         self.owner = owner
         self.is_ending = False

@@ -11,6 +11,7 @@ import msgspec
 
 from features.names import needs_escape
 from features.schema import Schema
+from service.documents import decode_json
 from service.errors import Problem, RequestError
 from service.messages import (
     LONGEST_LEARNED,
@@ -21,7 +22,7 @@ from service.messages import (
     ScoreMessages,
     ScoreRequest,
 )
-from service.problems import ProblemFinder, decode_json
+from service.problems import ProblemFinder
 
 R = TypeVar("R", ScoreRequest, RankRequest)
 

@@ -160,6 +160,11 @@ def cut(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
+def token(name: str) -> str:
+    """A name as a part of a pointer (RFC 6901); an absurdly long one is cut."""
+    return cut(name).replace("~", "~0").replace("/", "~1")
+
+
 def answer_to(error: Exception) -> Answer:
     """The answer to any exception; the text of one that is not ours stays inside."""
     if isinstance(error, RequestError):

@@ -6,49 +6,21 @@ accept (held equal by a property test). Messages never repeat a value.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
-
-import msgspec
 
 from features.canonical import LARGEST_EXACT
 from features.encode import Encoder
 from features.errors import FeatureError
 from features.schema import CategoricalField, Field, Side
-from service.errors import MOST_PROBLEMS, Problem, RequestError, cut
+from service.documents import is_finite
+from service.errors import MOST_PROBLEMS, Problem, token
 from service.limits import Limits
-from service.nesting import is_deeper
 
 MOST_PAIRWISE = 100
-_TOO_DEEP = "the body is nested too deeply"
 _RANK_KEYS = ("context", "candidates", "top_k", "pairwise", "partial")
 _SIDE_OF_OTHER: dict[Side, Side] = {"context": "candidate", "candidate": "context"}
-
-
-def decode_json(body: bytes, most_depth: int = Limits.depth) -> Any:
-    """Any JSON document.
-
-    Args:
-        body: the document's bytes.
-        most_depth: most lists and objects inside each other.
-
-    Raises:
-        RequestError: it is none, or deeper (400); or a number is beyond float64 (422, naming each
-            place).
-    """
-    try:
-        document = msgspec.json.decode(body)
-    except RecursionError as error:
-        raise _invalid_json(_TOO_DEEP) from error
-    except msgspec.ValidationError as error:
-        raise RequestError(_beyond_float64(body)) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _invalid_json(f"the body is not valid JSON: {_reason(error)}") from error
-    if is_deeper([document], most_depth):
-        raise _invalid_json(_TOO_DEEP)
-    return document
 
 
 class ProblemFinder:
@@ -70,11 +42,11 @@ class ProblemFinder:
 
     def score_problems(self, body: Any) -> list[Problem]:
         """Problems of a decoded `/score` body, the first `MOST_PROBLEMS`."""
-        return _first(self._score(body))
+        return list(islice(self._score(body), MOST_PROBLEMS))
 
     def rank_problems(self, body: Any) -> list[Problem]:
         """Problems of a decoded `/rank` body, the first `MOST_PROBLEMS`."""
-        return _first(self._rank(body))
+        return list(islice(self._rank(body), MOST_PROBLEMS))
 
     def _score(self, body: Any) -> Iterator[Problem]:
         if not isinstance(body, dict):
@@ -180,7 +152,7 @@ class ProblemFinder:
             return
         yield from self._wrong_side(row, pointer, side)
         for member, _ in self._members(side):
-            place = f"{pointer}/{_escaped(member.name)}"
+            place = f"{pointer}/{token(member.name)}"
             yield from self._value(member, row.get(member.name), place)
 
     def _columns(
@@ -198,7 +170,7 @@ class ProblemFinder:
         lengths = {len(column) for _, column in known.values() if isinstance(column, list)}
         yield from self._lengths(lengths, pointer, rows, bool(known))
         for name, (member, column) in known.items():
-            place = f"{pointer}/{_escaped(name)}"
+            place = f"{pointer}/{token(name)}"
             if not isinstance(column, list):
                 yield Problem(place, "wrong_type", "a column must be a list")
                 continue
@@ -207,7 +179,7 @@ class ProblemFinder:
         if max(lengths, default=rows or 0):
             for member, _ in self._members(side):
                 if member.name not in columns:
-                    yield from _missing(member, f"{pointer}/{_escaped(member.name)}")
+                    yield from _missing(member, f"{pointer}/{token(member.name)}")
 
     def _lengths(
         self, lengths: set[int], pointer: str, rows: int | None, is_any: bool
@@ -228,7 +200,7 @@ class ProblemFinder:
         for name in names:
             if side and name in self.fields and self.fields[name][1] != side:
                 message = f"this is a {_SIDE_OF_OTHER[side]} field, not a {side} field"
-                yield Problem(f"{pointer}/{_escaped(name)}", "wrong_side", message)
+                yield Problem(f"{pointer}/{token(name)}", "wrong_side", message)
 
     def _too_many(self, rows: int, pointer: str) -> Iterator[Problem]:
         if rows > self.limits.rows:
@@ -289,7 +261,7 @@ def _number(member: Field, value: Any, pointer: str) -> Iterator[Problem]:
         yield from _missing(member, pointer)
     elif isinstance(value, bool) or not isinstance(value, int | float):
         yield Problem(pointer, "wrong_type", "must be a number or null")
-    elif not _is_finite(value):
+    elif not is_finite(value):
         yield Problem(pointer, "out_of_range", "the number is beyond the range of float64")
 
 
@@ -305,56 +277,9 @@ def _unknown_keys(
         if key not in known:
             expected = ", ".join(known)
             yield Problem(
-                f"{pointer}/{_escaped(key)}", "unknown_key", f"unknown key; expected {expected}"
+                f"{pointer}/{token(key)}", "unknown_key", f"unknown key; expected {expected}"
             )
 
 
 def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_finite(value: float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer too large for a float
-        return False
-
-
-def _escaped(name: str) -> str:
-    """A reference token of RFC 6901; an absurdly long name is cut."""
-    return cut(name).replace("~", "~0").replace("/", "~1")
-
-
-def _first(problems: Iterator[Problem]) -> list[Problem]:
-    return [problem for problem, _ in zip(problems, range(MOST_PROBLEMS), strict=False)]
-
-
-def _invalid_json(message: str) -> RequestError:
-    return RequestError([Problem("", "invalid_json", message)], status=400)
-
-
-def _reason(error: Exception) -> str:
-    # msgspec's text says what and at which byte; a Unicode error's would repeat bytes.
-    if isinstance(error, UnicodeDecodeError):
-        return f"not UTF-8 at byte {error.start}"
-    return str(error).removeprefix("JSON is malformed: ")
-
-
-def _beyond_float64(body: bytes) -> list[Problem]:
-    def walk(value: Any, pointer: str) -> Iterator[Problem]:
-        if isinstance(value, dict):
-            for key, item in value.items():
-                yield from walk(item, f"{pointer}/{_escaped(key)}")
-        elif isinstance(value, list):
-            for place, item in enumerate(value):
-                yield from walk(item, f"{pointer}/{place}")
-        elif isinstance(value, int | float) and not _is_finite(value):
-            message = "the number is beyond the range of float64"
-            yield Problem(pointer, "out_of_range", message)
-
-    try:
-        # An integer of any length is read as a float here: infinite when beyond the range.
-        found = _first(walk(json.loads(body, parse_int=float), ""))
-    except (ValueError, RecursionError):
-        found = []
-    return found or [Problem("", "out_of_range", "a number is beyond the range of float64")]

@@ -25,9 +25,9 @@ import msgspec
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from service.documents import decode_json
 from service.errors import RequestError
 from service.incoming import Receive, Scope, path_of
-from service.problems import decode_json
 from service.settings import Settings
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]

@@ -14,10 +14,11 @@ from features.encode import Encoder
 from features.errors import FeatureError
 from features.schema import SIDES
 from service.bodies import BodyDecoder, rank_decoder, score_decoder
+from service.documents import decode_json
 from service.errors import RequestError
 from service.limits import Limits
 from service.messages import MOST_LEARNED
-from service.problems import ProblemFinder, decode_json
+from service.problems import ProblemFinder
 from tests.service.linear import REJECTING, SCHEMA
 
 TABLE = SCHEMA.build_table()
