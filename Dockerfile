@@ -2,21 +2,26 @@
 # trainer. EXTRA=gpu builds the service on the CUDA build of ONNX Runtime.
 ARG PYTHON_VERSION=3.13
 
-FROM python:${PYTHON_VERSION}-slim AS dependencies
-ARG EXTRA=serve
+FROM python:${PYTHON_VERSION}-slim AS compiled
+# pip reads these from its environment.
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
 WORKDIR /src
 COPY pyproject.toml constraints.txt requirements-serve.lock LICENSE README.md cli.py ./
 COPY features/ features/
 COPY model/ model/
 COPY export/ export/
 COPY service/ service/
-# The compiled passes over request bodies and texts; the compiler stays in this stage. A base image without
-# Python's headers gets a warning here, and a service that reads bodies in Python.
+# The compiled passes of all folders; the compiler stays in this stage. A base image without Python's
+# headers gets a warning here, and both images do without the passes.
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev \
     && python -m pip install --no-cache-dir "setuptools>=77" \
     && python -c 'import setuptools; setuptools.setup()' build_ext --inplace \
-    && rm -rf /var/lib/apt/lists/*
+    && rm -rf build /var/lib/apt/lists/*
+
+FROM compiled AS dependencies
+ARG EXTRA=serve
 # The serve set is pinned by hash. The gpu set holds other wheels: versions alone pin it.
 RUN python -m venv --without-pip /venv \
     && if [ "$EXTRA" = serve ]; then \
@@ -29,16 +34,12 @@ RUN python -m venv --without-pip /venv \
        fi
 
 FROM python:${PYTHON_VERSION}-slim AS train
-# pip reads these from its environment: give an index that holds torch's CPU wheels to leave the
-# CUDA ones out.
+# An index that holds torch's CPU wheels leaves the CUDA ones out.
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 WORKDIR /app
-COPY pyproject.toml constraints.txt LICENSE README.md cli.py ./
-COPY features/ features/
-COPY model/ model/
-COPY export/ export/
-COPY service/ service/
+COPY --from=compiled /src ./
+# There is no compiler here: what was compiled stays in its place, and pip says that it built none.
 RUN python -m pip install --no-cache-dir -c constraints.txt -e ".[train,serve]" \
     && install -d -o 10001 -g 10001 /bundles
 ENV PYTHONUNBUFFERED=1
