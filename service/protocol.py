@@ -170,6 +170,7 @@ class Protocol(HttpToolsProtocol):
         elif self.server_state.default_headers:  # the server ends, and this was the last
             self.transport.close()
         else:
+            self._unset_keepalive_if_required()  # another refusal's, in the same read
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )

@@ -88,6 +88,19 @@ def test_after_a_refusal_an_idle_connection_is_closed_after_its_time() -> None:
     assert talk(act).is_over
 
 
+def test_refusals_in_one_read_leave_one_time_behind() -> None:
+    async def act() -> Talk:
+        talk = turning_away(keep_alive_s=2 * PATIENCE_S)
+        await talk.say(request("/busy") * 2)
+        await talk.wait(1.2)
+        await talk.say(request("/a"))
+        await talk.wait(1.2)
+        assert not talk.is_over
+        return talk
+
+    assert talk(act).answers == [(429, b"-"), (429, b"-"), (200, b"/a")]
+
+
 def test_an_ending_server_closes_after_the_body_of_a_refusal() -> None:
     async def act() -> Talk:
         talk = turning_away()
