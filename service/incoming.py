@@ -74,6 +74,35 @@ def client_of(scope: Scope) -> Client:
     return client
 
 
+class Copying:
+    """A `Receive` that keeps what it passes on.
+
+    Args:
+        receive: gives the pieces of a body.
+        most_bytes: of a longer body nothing is kept.
+    """
+
+    def __init__(self, receive: Receive, most_bytes: int) -> None:
+        self._receive, self._most_bytes = receive, most_bytes
+        self._parts: list[bytes] = []
+        self.length = 0
+
+    async def __call__(self) -> MutableMapping[str, Any]:
+        """The next message."""
+        message = await self._receive()
+        piece: bytes = message.get("body", b"")
+        self.length += len(piece)
+        self._parts.append(piece)
+        if self.length > self._most_bytes:
+            self._parts.clear()
+        return message
+
+    @property
+    def body(self) -> bytes:
+        """What was passed on; empty where that was too much."""
+        return b"".join(self._parts)
+
+
 async def read_body(scope: Scope, receive: Receive, most_bytes: int) -> bytes:
     """The request's body, its bytes counted as they arrive.
 

@@ -27,7 +27,7 @@ from prometheus_client.registry import Collector
 
 from service.documents import decode_json
 from service.errors import RequestError
-from service.incoming import Receive, Scope, path_of
+from service.incoming import Copying, Receive, Scope, path_of
 from service.settings import Settings
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -90,32 +90,24 @@ class RequestLog(Collector):
         if not self._chooses(request_id):
             await route(scope, receive, send)
             return
-        parts: list[bytes] = []
-        status, room, started = 499, _LARGEST_LOGGED_BYTES, time.perf_counter()
-
-        async def receiving() -> MutableMapping[str, Any]:
-            nonlocal room
-            message = await receive()
-            room -= len(message.get("body", b""))
-            if room >= 0:
-                parts.append(message.get("body", b""))
-            return message
+        copying = Copying(receive, _LARGEST_LOGGED_BYTES)
+        status, started = 499, time.perf_counter()
 
         async def sending(message: MutableMapping[str, Any]) -> None:
             nonlocal status
             status = message.get("status", status)
             await send(message)
 
-        await route(scope, receiving, sending)
+        await route(scope, copying, sending)
         entry = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "request_id": request_id,
             "route": path_of(scope),
             "status": status,
             "ms": round((time.perf_counter() - started) * 1000, 3),
-            "bytes": _LARGEST_LOGGED_BYTES - room,
+            "bytes": copying.length,
         }
-        self._give(entry, b"".join(parts) if room >= 0 else b"")
+        self._give(entry, copying.body)
 
     def _chooses(self, request_id: str | None) -> bool:
         if request_id is None:

@@ -18,7 +18,7 @@ import xxhash
 
 from service.batcher import Batcher
 from service.errors import ServiceError
-from service.incoming import Receive, Scope
+from service.incoming import Copying, Receive, Scope
 from service.models import Model, Models, version_of
 from service.routes import ScoreRoute, Send
 from service.scorer import Floats
@@ -92,17 +92,13 @@ class Second:
             await _with(route, first)(*exchange)
             return
         scope, receive, send = exchange
-        watch, parts = _Watch(first.batcher), []
-
-        async def keeping() -> MutableMapping[str, Any]:
-            message = await receive()
-            parts.append(message.get("body", b""))
-            return message
-
+        # A longer body is refused: it is read to its end, but not to be kept.
+        copying = Copying(receive, self._settings.max_body_bytes)
+        watch = _Watch(first.batcher)
         watched = replace(first, batcher=cast(Batcher, watch))
-        await _with(route, watched)(scope, keeping, send)
+        await _with(route, watched)(scope, copying, send)
         if watch.scored is not None and len(watch.scored[0]):
-            shadow.take(Answered(route, b"".join(parts), first.version, *watch.scored))
+            shadow.take(Answered(route, copying.body, first.version, *watch.scored))
 
     def _count(self, version: int, status: int, seconds: float) -> None:
         self.requests[version, status] += 1

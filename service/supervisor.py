@@ -211,7 +211,9 @@ class Supervisor:
         """Wait until all have carried out their order, or ended; what one says against it."""
         until = time.monotonic() + _PATIENCE_S
         while any(worker.done is None for worker in workers):
-            if self._stopping.is_set() or time.monotonic() > until:
+            if self._stopping.is_set():
+                return Done(0, "the server is ending")
+            if time.monotonic() > until:
                 return Done(0, f"a worker was not ready within {_PATIENCE_S:.0f} s")
             self.crew.tick()
         return refusal_of(workers)

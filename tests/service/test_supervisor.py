@@ -176,6 +176,14 @@ def test_where_one_worker_fails_to_load_nobody_switches(folder: Path) -> None:
         assert one.heard == ["Load", "Drop"]
 
 
+def test_a_wish_is_refused_where_the_server_ends_meanwhile(folder: Path) -> None:
+    write_version(folder, 2)
+    supervisor = Theatre(folder, Played(), understudies=[])
+    supervisor._stopping.set()
+    assert "the server is ending" in supervisor.answer(Ask(7, 2)).error
+    assert supervisor.versions.current == 1
+
+
 @pytest.mark.parametrize("place", [0, 1])
 def test_a_worker_killed_while_it_loads_refuses_no_version(folder: Path, place: int) -> None:
     write_version(folder, 2)
