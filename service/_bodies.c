@@ -290,7 +290,7 @@ static int count_unknown(Reader *reader, const char *name, Py_ssize_t length)
     return 1;
 }
 
-static int grow(Reader *reader, Side *side)
+static int grow(Side *side)
 {
     if (side->rows < side->capacity)
         return 1;
@@ -312,7 +312,7 @@ static int grow(Reader *reader, Side *side)
 static int begin_row(Reader *reader, int number)
 {
     Side *side = &reader->sides[number];
-    if (!grow(reader, side))
+    if (!grow(side))
         return 0;
     if (side->slots == 0)
         return 1; /* a schema may have no field on one side: nothing to copy from */
