@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.encode import Encoded
-from service.errors import ClientGone, Overloaded, ScoringTimeout
+from service.errors import ClientGone, Overloaded
 from service.scorer import Floats, Scorer
 from service.waiting import NOBODY, Client, Member, Queue
 
@@ -185,11 +185,11 @@ class Batcher:
                 chosen.append(queue.take(rows))
                 room -= rows
             else:
-                queue.drop()
+                queue.drop().end()
         return chosen
 
     def _wanted(self, queue: Queue, now: float, room: int) -> int:
-        """Rows of the first member to run now; 0 if it has its answer, whatever that is."""
+        """Rows of the first member to run now; 0 if it is not to be run any more."""
         member = queue.members[0]
         if member.future.done():  # it failed, or its task was cancelled
             return 0
@@ -199,17 +199,13 @@ class Batcher:
         rows = min(member.left, room)
         in_run = self._rows_per_run - room
         if member.is_partial and self._row_s and member.deadline < math.inf:
-            fitting = int((member.deadline - _ANSWER_S - now) / self._row_s) - in_run
-            rows = max(0, min(rows, fitting))
+            left_s = member.deadline - _ANSWER_S - now
+            # A first row at least, unless others make the run: of none no pace would be learnt.
+            least = int(left_s > 0 and not in_run and not member.taken)
+            rows = max(least, min(rows, int(left_s / self._row_s) - in_run))
         elif now >= member.deadline or self._is_late(queue, now + in_run * self._row_s):
             rows = 0
-        if rows:
-            return rows
-        if member.is_partial and member.scored:
-            member.answer()
-        else:
-            member.fail(ScoringTimeout("the deadline would pass before the answer"))
-        return 0
+        return rows
 
     def _is_late(self, queue: Queue, begin: float) -> bool:
         """Whether the first member would end too late, and a full run behind it could go instead.
@@ -247,11 +243,14 @@ class Batcher:
                 one[0].fail(own)
 
     def _learn(self, rows: int, began: float) -> None:
-        """Keep the pace of a full run, with what the loop did since the one right before it."""
+        """Keep the pace of a full run, with what the loop did since the one right before it.
+
+        A row of a smaller run takes longer: where it was faster, the pace is too slow.
+        """
         ended = self._clock()
-        if rows == self._rows_per_run:
-            since = began if self._ended is None else self._ended
-            row_s = (ended - since) / rows
+        since = began if self._ended is None else self._ended
+        row_s = (ended - since) / rows if rows else math.inf
+        if rows == self._rows_per_run or row_s < self._row_s:
             share = _NEWEST_SHARE if self._row_s else 1.0
             self._row_s += share * (row_s - self._row_s)
         self._ended = ended if self._is_scheduled else None

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from features.encode import Encoded
+from service.errors import ScoringTimeout
 from service.scorer import Floats
 
 
@@ -64,6 +65,15 @@ class Member:
             self.candidate, chosen
         )
 
+    def end(self) -> None:
+        """Take no more rows; those taken are a partial answer, as soon as they are scored."""
+        if not (self.is_partial and self.taken):
+            self.fail(ScoringTimeout("the deadline would pass before the answer"))
+            return
+        self.rows = self.taken
+        if sum(len(logit) for logit, _ in self.scored) == self.taken:
+            self.answer()
+
     def add(self, logit: Floats, score: Floats) -> None:
         """Keep the scores of the rows taken last; answer when they were the last."""
         self.scored.append((logit, score))
@@ -106,9 +116,11 @@ class Queue:
             self.members.popleft()
         return member, member.take(rows)
 
-    def drop(self) -> None:
+    def drop(self) -> Member:
         """Remove the first member with all its rows."""
-        self.rows -= self.members.popleft().left
+        member = self.members.popleft()
+        self.rows -= member.left
+        return member
 
 
 def _part(rows: Encoded, chosen: slice) -> Encoded:

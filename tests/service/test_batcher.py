@@ -164,11 +164,30 @@ def timed() -> tuple[Batcher, Runs, list[float]]:
     return found, runs, now
 
 
-def test_a_partial_request_gets_the_scores_that_fit() -> None:
+@pytest.mark.parametrize("fitting", [1, 3, 4])
+def test_a_partial_request_gets_the_scores_that_fit(fitting: int) -> None:
+    """Also where they are no whole run."""
     found, _, now = timed()
-    score = found.score(rows(0), rows(*range(10)), deadline=now[0] + 2.1, is_partial=True)
+    deadline = now[0] + fitting / 2 + 0.1
+    score = found.score(rows(0), rows(*range(10)), deadline, is_partial=True)
     logit, _ = asyncio.run(score)
-    assert logit.tolist() == [0, 1, 2, 3]
+    assert logit.tolist() == list(range(fitting))
+    assert found.waiting == 0
+
+
+def test_a_pace_that_was_wrong_is_learnt_anew_by_partial_requests() -> None:
+    found, _, now = timed()
+    found._row_s = 1000.0  # the machine stood still
+
+    def scored(within_s: float) -> int:
+        deadline = now[0] + within_s
+        score = found.score(rows(0), rows(*range(10)), deadline, is_partial=True)
+        return len(asyncio.run(score)[0])
+
+    assert scored(2.1) == 1
+    for _ in range(99):
+        scored(2.1)
+    assert scored(2.1) == 4
 
 
 @pytest.mark.parametrize(("deadline_s", "is_refused"), [(3.9, True), (4.1, False)])
