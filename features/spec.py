@@ -54,7 +54,9 @@ class DataSpec:
 
     def location(self, path: str) -> str:
         """A path of this section with `root` in front, unless it is absolute or a URL."""
-        return path if "://" in path or Path(path).is_absolute() else str(Path(self.root) / path)
+        if "://" in path or Path(path).is_absolute():
+            return path
+        return f"{self.root.rstrip('/')}/{path}"
 
 
 @dataclass(frozen=True)
@@ -202,13 +204,11 @@ def load_spec(path: str | Path, overrides: Iterable[str] = ()) -> Spec:
         raise ConfigError(f"{path}: cannot read the spec: {reason}") from error
     data = document.setdefault("data", {})
     if isinstance(data, dict):
-        data["root"] = str((path.parent / str(data.get("root", "."))).resolve())
+        data["root"] = _resolved(data.get("root", "."), path.parent)
     for override in overrides:
         _merge(document, _parse_override(override))
     if isinstance(data, dict):
-        data["root"] = (
-            str(Path(data["root"]).resolve()) if "://" not in data["root"] else data["root"]
-        )
+        data["root"] = _resolved(data["root"], Path())
     document.setdefault("name", path.stem)
     try:
         return spec_from_json(document)
@@ -233,6 +233,9 @@ def spec_from_json(document: Table) -> Spec:
     for role in ("label", "weight"):
         if getattr(data, role) in {field.name for field in fields}:
             raise ConfigError(f"data.{role} names the column of a field")
+    columns = [column for column in (data.label, data.group, data.weight) if column is not None]
+    if len(set(columns)) < len(columns):
+        raise ConfigError("data.label, data.group and data.weight must name different columns")
     return Spec(
         name=name,
         data=data,
@@ -311,6 +314,11 @@ def _check_keys(table: Table, valid: Iterable[str], where: str) -> None:
             near = difflib.get_close_matches(key, valid, 1, 0.0)
             place = f"{where}.{key}" if where else key
             raise ConfigError(f"unknown key '{place}'; the nearest valid one is '{near[0]}'")
+
+
+def _resolved(root: object, base: Path) -> object:
+    """An absolute `data.root`; a URL, and what is no text, as it is."""
+    return root if not isinstance(root, str) or "://" in root else str((base / root).resolve())
 
 
 def _parse_override(text: str) -> dict[str, Any]:

@@ -241,6 +241,24 @@ def test_absolute_paths_and_urls_stand_as_they_are(load: Any, path: str) -> None
     assert load(HEAD + AGE).data.location(path) == path
 
 
+@pytest.mark.parametrize("written", ['root = "s3://bucket/logs"\n', ""])
+def test_a_root_may_be_a_url(load: Any, written: str) -> None:
+    spec = load(HEAD + written + AGE, *([] if written else ["data.root=s3://bucket/logs"]))
+    assert spec.data.location(spec.data.train) == "s3://bucket/logs/log.parquet"
+
+
+@pytest.mark.parametrize("overrides", [[], ["data.root=5"]])
+def test_a_root_that_is_no_text_is_refused(load: Any, overrides: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"data\.root: Expected `str`, got `int`"):
+        load(HEAD + ("" if overrides else "root = 5\n") + AGE, *overrides)
+
+
+@pytest.mark.parametrize("written", ['group = "clicked"', 'weight = "clicked"'])
+def test_one_column_is_not_label_and_group_or_weight(load: Any, written: str) -> None:
+    with pytest.raises(ConfigError, match="must name different columns"):
+        load(HEAD + written + "\n" + AGE)
+
+
 def test_an_overridden_root_starts_from_the_working_folder(
     load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
