@@ -162,8 +162,8 @@ def _labels(batch: Batch, name: str) -> NDArray[np.float32]:
 
 def _row_weights(batch: Batch, name: str) -> NDArray[np.float32]:
     weight = numbers(batch, name)
-    bad = ~np.isfinite(weight) | (weight < 0)
-    _refuse(batch, bad, f"weight '{name}' must be a number that is not negative")
+    good = (weight >= 0) & (weight <= np.finfo(np.float32).max)
+    _refuse(batch, ~good, f"weight '{name}' must be a number from 0 to 3.4e38")
     return weight.astype(np.float32)
 
 
