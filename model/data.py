@@ -14,11 +14,12 @@ from features.arrow import canonical_columns, categories, numbers
 from features.crosser import Crosser
 from features.encode import Encoder
 from features.errors import DataError, FeatureError
+from features.field_spec import FieldSpec, NumericSpec
 from features.fit import fit_schema
 from features.log import Batch, ClickLog, Kind
 from features.parallel import ordered_map
 from features.schema import SIDES, Schema
-from features.spec import FieldSpec, NumericSpec, Spec
+from features.spec import Spec
 from features.spool import Spool
 from features.table import HashTable
 from model.rows import Rows
