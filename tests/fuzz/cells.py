@@ -4,14 +4,13 @@
 
 Two promises: a block that `features/_cells.h` takes holds what Arrow reads of it; and a file gives
 what Arrow's streaming reader gives, wherever it is cut into blocks. Ends with exit code 1 at the
-first text that breaks one; a sanitizer's report ends it too.
+first text that breaks one.
 """
 
 from __future__ import annotations
 
 import random
 import sys
-import time
 from collections.abc import Callable, Iterable
 from typing import Any
 from unittest import mock
@@ -20,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from tests.fuzz.mutations import cut, drop, flip, repeat
-from tests.fuzz.sanitized import Steps, fuzz_sanitized
+from tests.fuzz.sanitized import Fuzz, fuzz_sanitized
 
 _TYPES = {"n": "number", "c": "category", "t": "any"}
 _HEADERS = [("n", "skipped", "c", "t"), ("c",), ("n",)]
@@ -97,7 +96,7 @@ def _check(text: bytes, choices: random.Random) -> bool:
     found = _rows(lambda: plain.PlainReader(separator, header, types).read(block, most))
     if found is not None and text and b'"' not in text:  # it is given no other block
         with mock.patch.object(plain, "IS_COMPILED", False):
-            assert found == _rows(lambda: way._parse(block)), "a block"
+            assert found == _rows(lambda: way._parse(block)), ("a block", header)
 
     if choices.random() < 0.8:  # files take far longer than blocks
         return found is not None
@@ -107,30 +106,13 @@ def _check(text: bytes, choices: random.Random) -> bool:
     with mock.patch.object(delimited, "BLOCK_BYTES", small):
         read = _rows(lambda: list(way.read(lambda: pa.BufferReader(whole))))
     if read != "a line of more than a block":
-        assert read == _rows(lambda: way._rest(lambda: pa.BufferReader(whole), 0)), small
+        assert read == _rows(lambda: way._rest(lambda: pa.BufferReader(whole), 0)), (small, header)
     return found is not None
 
 
-def fuzz(steps: Steps, seconds: float, seed: int) -> None:
-    """Read texts in both ways until the time is over."""
-    choices, kept, taken = random.Random(seed), list(_SEEDS), bytes(1 << 16)
-    count, plain, end = 0, 0, time.monotonic() + seconds
-    while time.monotonic() < end:
-        text, state = _mutated(choices.choice(kept), choices), choices.getstate()
-        try:
-            plain += _check(text, choices)
-        except BaseException:
-            choices.setstate(state)
-            print(f"after {count} texts: {text!r}, {choices.choice(_HEADERS)}")  # noqa: T201
-            raise
-        count += 1
-        now = bytes(steps)
-        if now != taken:
-            taken = now
-            kept.append(text)
-    found = f"{plain} times plain, {len(kept)} kept, {sum(taken)} steps"
-    print(f"{count} texts, {found}; seed {seed}")  # noqa: T201
-
-
 if __name__ == "__main__":
-    sys.exit(fuzz_sanitized("tests.fuzz.cells", "features._texts", fuzz))
+    sys.exit(
+        fuzz_sanitized(
+            "tests.fuzz.cells", "features._texts", lambda: Fuzz(_SEEDS, _mutated, _check)
+        )
+    )
