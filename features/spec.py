@@ -54,7 +54,7 @@ class DataSpec:
         """A path of this section with `root` in front, unless it is absolute or a URL."""
         if "://" in path or Path(path).is_absolute():
             return path
-        return f"{self.root.rstrip('/')}/{path}"
+        return self.root + "/" * (not self.root.endswith("/")) + path
 
 
 _FIELD_TYPES: dict[str, type[FieldSpec | CrossSpec]] = {

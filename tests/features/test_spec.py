@@ -199,10 +199,17 @@ def test_absolute_paths_and_urls_stand_as_they_are(load: Any, path: str) -> None
     assert load(HEAD + AGE).data.location(path) == path
 
 
-@pytest.mark.parametrize("written", ['root = "s3://bucket/logs"\n', ""])
-def test_a_root_may_be_a_url(load: Any, written: str) -> None:
-    spec = load(HEAD + written + AGE, *([] if written else ["data.root=s3://bucket/logs"]))
-    assert spec.data.location(spec.data.train) == "s3://bucket/logs/log.parquet"
+@pytest.mark.parametrize(
+    ("root", "log"),
+    [
+        ("s3://bucket/logs", "s3://bucket/logs/log.parquet"),
+        ("s3://bucket/logs/", "s3://bucket/logs/log.parquet"),
+        ("memory://", "memory://log.parquet"),
+    ],
+)
+def test_a_root_may_be_a_url(load: Any, root: str, log: str) -> None:
+    for spec in (load(f'{HEAD}root = "{root}"\n{AGE}'), load(HEAD + AGE, f"data.root={root}")):
+        assert spec.data.location(spec.data.train) == log
 
 
 @pytest.mark.parametrize("overrides", [[], ["data.root=5"]])
