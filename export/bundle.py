@@ -25,6 +25,7 @@ from features.bundle import (
     MODEL_FILE,
     REFERENCE_FILE,
     Manifest,
+    is_version,
     sign_manifest,
     versions,
     write_manifest,
@@ -72,7 +73,7 @@ def export_run(
     if precision not in ("fp32", "int8"):
         raise ConfigError(f"precision '{precision}' cannot be exported; expected fp32 or int8")
     target = (target or next_version(Path("bundles") / run.spec.name)).absolute()
-    if not target.name.isdigit() or target.name.startswith("0"):
+    if not is_version(target.name):
         raise ConfigError(f"{target}: the last part must be a version, an integer from 1")
     calibration = fit_calibration(
         run.spec.export.calibration,

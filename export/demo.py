@@ -7,10 +7,13 @@ import tempfile
 from pathlib import Path
 
 from export.bundle import export_run, next_version
+from features.errors import ConfigError
 from features.spec import load_spec
 from model.run import load_run
-from model.simulate import SPEC_FILE, simulate
+from model.simulate import CANDIDATES, SPEC_FILE, simulate
 from model.train import train
+
+LEAST_ROWS = 2 * CANDIDATES  # a request to train on and one to test
 
 
 def make_demo(root: Path, rows: int, seed: int) -> Path:
@@ -23,7 +26,12 @@ def make_demo(root: Path, rows: int, seed: int) -> Path:
 
     Returns:
         The bundle.
+
+    Raises:
+        ConfigError: too few rows, or no such seed.
     """
+    if rows < LEAST_ROWS or not 0 <= seed < 2**64:
+        raise ConfigError(f"a demo needs at least {LEAST_ROWS} rows and a seed in [0, 2^64)")
     with tempfile.TemporaryDirectory(prefix="deepfm-demo-") as name:
         folder = Path(name)
         best = simulate(folder, rows, seed)

@@ -114,8 +114,13 @@ def compare(
         calibration: of both.
 
     Raises:
-        ParityError: they cost more than 0.0005 of AUC or 0.1 % of log loss.
+        ParityError: they cost more than 0.0005 of AUC or 0.1 % of log loss, or the rows hold one
+            label only.
     """
+    if not 0 < label.sum() < len(label):
+        raise ParityError(
+            f"the {len(label):,} rows to compare int8 with fp32 on hold one label only: export fp32"
+        )
     logit = np.concatenate(
         [
             graph.run(_part(rows[0], part), _part(rows[1], part), np.arange(len(label[part])))[0]

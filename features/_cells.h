@@ -2,9 +2,10 @@
    ones in the order in which they first occur.
 
    What is not plain is left to Arrow, so that there is one reader of everything odd, and one to say
-   what is wrong. Plain is: no carriage return and no empty line; as many cells in each line as the
-   header has; a number is empty or -?digits[.digits][(e|E)[+-]digits], shorter than
-   LONGEST_NUMBER, and neither rounds to zero nor overflows. */
+   what is wrong. Plain is: lines that end in LF or CRLF, with no other carriage return, none of them
+   empty; as many cells in each line as the header has; a number is empty or
+   -?digits[.digits][(e|E)[+-]digits], shorter than LONGEST_NUMBER, and neither rounds to zero nor
+   overflows. */
 
 #pragma once
 #include <locale.h>
@@ -36,7 +37,9 @@ typedef struct {
 } Dictionary;
 
 typedef struct {
-    const uint8_t *at, *end;
+    const uint8_t *text, *end; /* below 2 GiB */
+    uint32_t at;               /* where in `text` the next line begins */
+    int has_returns;           /* whether a carriage return lies in it */
     uint8_t separator;
     const uint8_t *kinds; /* [columns] */
     Py_ssize_t columns, rows;
@@ -189,29 +192,38 @@ static int32_t code_of(Dictionary *d, const uint8_t *text, size_t length)
     return (int32_t)d->count - 1;
 }
 
-/* Where the cells of some lines begin: each ends one byte before the next one begins. */
-static int find_cells(Piece *p, Py_ssize_t lines, const uint8_t **cells)
+/* Where the cells of some lines begin, and behind each line one more: a cell ends one byte before the
+   next place. Places are counted from the text's begin, because the last one may lie beyond its end. */
+static int find_cells(Piece *p, Py_ssize_t lines, uint32_t *cells)
 {
-    for (Py_ssize_t line = 0; line < lines; line++, cells++) {
-        if (p->at >= p->end || *p->at == '\n')
-            return 0;
+    for (Py_ssize_t line = 0; line < lines; line++) {
+        const uint8_t *begin = p->text + p->at, *at = begin, *end = begin;
         for (Py_ssize_t column = 0; column < p->columns; column++) {
-            const uint8_t *end = cell_end(p->at, p->end, p->separator);
+            end = cell_end(at, p->end, p->separator);
             if ((end == p->end || *end == '\n') != (column == p->columns - 1))
                 return 0;
-            *cells++ = p->at;
-            p->at = end + 1; /* of a last line without line feed: behind the end, never read */
+            *cells++ = (uint32_t)(at - p->text);
+            at = end == p->end ? end : end + 1;
         }
-        *cells = p->at;
+        p->at = (uint32_t)(at - p->text);
+        if (p->has_returns) {
+            const uint8_t *found = memchr(begin, '\r', (size_t)(end - begin));
+            if (found && (found != end - 1 || end == p->end))
+                return 0;
+            end = found ? found : end;
+        }
+        if (end == begin)
+            return 0;
+        *cells++ = (uint32_t)(end - p->text) + 1;
     }
     return 1;
 }
 
-static enum Outcome read_numbers(Piece *p, Py_ssize_t lines, const uint8_t **cells, double *number,
+static enum Outcome read_numbers(Piece *p, Py_ssize_t lines, const uint32_t *cells, double *number,
                                  uint8_t *valid)
 {
     for (Py_ssize_t line = 0; line < lines; line++, cells += p->columns + 1) {
-        const uint8_t *begin = cells[0], *end = cells[1] - 1;
+        const uint8_t *begin = p->text + cells[0], *end = p->text + (cells[1] - 1);
         number[line] = 0;
         if (end > begin && !parsed(begin, end, p->locale, &number[line]))
             return NOT_PLAIN;
@@ -220,11 +232,11 @@ static enum Outcome read_numbers(Piece *p, Py_ssize_t lines, const uint8_t **cel
     return READ;
 }
 
-static enum Outcome read_texts(Piece *p, Py_ssize_t lines, const uint8_t **cells, int32_t *code,
+static enum Outcome read_texts(Piece *p, Py_ssize_t lines, const uint32_t *cells, int32_t *code,
                                uint8_t *valid, Dictionary *texts)
 {
     for (Py_ssize_t line = 0; line < lines; line++, cells += p->columns + 1) {
-        const uint8_t *begin = cells[0], *end = cells[1] - 1;
+        const uint8_t *begin = p->text + cells[0], *end = p->text + (cells[1] - 1);
         code[line] = -1;
         if (end > begin && (code[line] = code_of(texts, begin, (size_t)(end - begin))) < 0)
             return NO_MEMORY;
@@ -234,7 +246,7 @@ static enum Outcome read_texts(Piece *p, Py_ssize_t lines, const uint8_t **cells
 }
 
 /* Column by column for some lines, which with one column's texts fit into a core's cache. */
-static enum Outcome read_lines(Piece *p, Py_ssize_t row, Py_ssize_t lines, const uint8_t **cells)
+static enum Outcome read_lines(Piece *p, Py_ssize_t row, Py_ssize_t lines, uint32_t *cells)
 {
     double *number = p->numbers + row;
     int32_t *code = p->codes + row;
@@ -258,12 +270,11 @@ static enum Outcome read_lines(Piece *p, Py_ssize_t row, Py_ssize_t lines, const
 
 static enum Outcome read_piece(Piece *p)
 {
-    if (memchr(p->at, '\r', (size_t)(p->end - p->at)))
-        return NOT_PLAIN;
-    const uint8_t **cells = malloc((size_t)(p->columns + 1) * LINES * sizeof *cells);
+    p->has_returns = memchr(p->text, '\r', (size_t)(p->end - p->text)) != NULL;
+    uint32_t *cells = malloc((size_t)(p->columns + 1) * LINES * sizeof *cells);
     enum Outcome outcome = cells ? READ : NO_MEMORY;
     for (Py_ssize_t row = 0; row < p->rows && outcome == READ; row += LINES)
         outcome = read_lines(p, row, p->rows - row < LINES ? p->rows - row : LINES, cells);
     free(cells);
-    return outcome == READ && p->at < p->end ? NOT_PLAIN : outcome;
+    return outcome == READ && p->text + p->at < p->end ? NOT_PLAIN : outcome;
 }

@@ -139,7 +139,7 @@ static PyObject *read_cells(PyObject *self, PyObject *args)
     else if (holds(&b[2], counts[NUMBER] * p.rows * 8, "numbers")
              && holds(&b[3], counts[TEXT] * p.rows * 4, "codes")
              && holds(&b[4], read * ((p.rows + 7) / 8), "validity")) {
-        p.at = (const uint8_t *)b[0].buf + begin;
+        p.text = (const uint8_t *)b[0].buf + begin;
         p.end = (const uint8_t *)b[0].buf + stop;
         p.numbers = b[2].buf;
         p.codes = b[3].buf;

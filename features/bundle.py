@@ -132,7 +132,12 @@ def versions(folder: Path) -> list[int]:
         names = [entry.name for entry in folder.iterdir() if entry.is_dir()]
     except OSError as error:
         raise BundleError(f"{folder}: cannot be read: {error.strerror}") from error
-    return sorted(int(name) for name in names if re.fullmatch("[1-9][0-9]*", name))
+    return sorted(int(name) for name in names if is_version(name))
+
+
+def is_version(name: str) -> bool:
+    """Whether a folder may be called so: a positive integer in plain digits."""
+    return re.fullmatch("[1-9][0-9]*", name) is not None
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -166,7 +171,7 @@ def _read_manifest(path: Path, trusted: TrustedKeys | None) -> Manifest:
         manifest = msgspec.convert(document, Manifest)
     except msgspec.ValidationError as error:
         raise BundleError(f"{path / MANIFEST_FILE}: {error}") from error
-    if path.name.isdigit() and int(path.name) != manifest.version:
+    if is_version(path.name) and int(path.name) != manifest.version:
         raise BundleError(f"{path}: the manifest says version {manifest.version}")
     if trusted is not None and path.absolute().parent.name != manifest.name:
         raise BundleError(f"{path}: what was signed is a version of another model")

@@ -140,7 +140,7 @@ class _PlainBlocks:
     def _mapped(self, text: mmap.mmap) -> Iterator[pa.Buffer]:
         """Without a copy; what was parsed is not kept resident."""
         begin, whole = text.find(b"\n") + 1, pa.py_buffer(text)
-        if not begin or text[:begin].count(b'"') % 2:
+        if not _is_one_line(text[:begin]):
             return
         while begin < len(text):
             end = begin + BLOCK_BYTES
@@ -155,7 +155,7 @@ class _PlainBlocks:
     def _read(self, source: Any) -> Iterator[pa.Buffer]:
         block = source.read(BLOCK_BYTES)
         begin = block.find(b"\n") + 1
-        if not begin or block.count(b'"', 0, begin) % 2:
+        if not _is_one_line(block[:begin]):
             return
         while True:
             more = source.read(BLOCK_BYTES)
@@ -168,6 +168,12 @@ class _PlainBlocks:
                 break
             block, begin = block[cut:] + more, 0
         self.complete = True
+
+
+def _is_one_line(header: bytes) -> bool:
+    """Whether what ends in the first line feed is the header, the whole of it and nothing else."""
+    ends = b"\r" not in header.removesuffix(b"\n").removesuffix(b"\r")
+    return bool(header) and ends and header.count(b'"') % 2 == 0
 
 
 class _Unreadable(Exception):

@@ -14,6 +14,7 @@ from features.canonical import canonical_text
 from features.counts import NumberCounts, TextCounts
 from features.cross import CrossField
 from features.errors import DataError, SchemaError
+from features.field_spec import CategoricalSpec, FieldSpec, LogBuckets, NumericSpec
 from features.log import Batch
 from features.parallel import ordered_map
 from features.schema import (
@@ -23,7 +24,7 @@ from features.schema import (
     Schema,
     ValueField,
 )
-from features.spec import CategoricalSpec, FieldSpec, LogBuckets, NumericSpec, Spec
+from features.spec import Spec
 from features.vocabulary import Vocabulary
 
 DEFAULT_BUCKETS = 32

@@ -8,6 +8,7 @@ text (`01` keeps its zero) and an empty cell is missing.
 from __future__ import annotations
 
 import csv
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +30,12 @@ Kind = Literal["number", "category", "any"]
 _AS_TEXT = {"compression": "infer", "newline": "", "encoding": "utf-8-sig"}
 _SEPARATORS = {"csv": ",", "tsv": "\t"}
 BATCH_ROWS = 131_072
+# What Arrow, fsspec and csv raise for a file that is missing, damaged, of another form or no UTF-8;
+# anything else is a fault of ours and keeps its traceback.
+_UNREADABLE = (
+    pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, EOFError, UnicodeError, zlib.error,
+    csv.Error,
+)  # fmt: skip
 _TYPES = {"number": pa.float64(), "category": CODED, "any": pa.string()}
 
 
@@ -56,10 +63,10 @@ class ClickLog:
             system, path = fsspec.core.url_to_fs(self.location)
             if system.isdir(path):
                 paths = [name for name in system.find(path) if _format_of(name)]
-            elif any(letter in path for letter in "*?["):
-                paths = [name for name in system.glob(path) if _format_of(name)]
+            elif system.exists(path):
+                paths = [path]
             else:
-                paths = [path] if system.exists(path) else []
+                paths = [name for name in system.glob(path) if _format_of(name)]
         except (OSError, ValueError, ImportError) as error:
             raise DataError(f"{self.location}: cannot be read: {error}") from error
         if not paths:
@@ -101,9 +108,7 @@ class ClickLog:
                 yield from rows.read(partial(_open, system, path))
             else:
                 raise DataError(f"{path}: not a .parquet, .csv or .tsv file")
-        # What Arrow and fsspec raise for a file that is missing, damaged, of another form or no
-        # UTF-8; anything else is a fault of ours and keeps its traceback.
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, UnicodeError) as error:
+        except _UNREADABLE as error:
             reason = str(error).partition("\n")[0]
             raise DataError(f"{path}: cannot be read: {reason}") from error
 

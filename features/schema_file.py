@@ -59,7 +59,8 @@ def save_schema(schema: Schema, folder: Path) -> None:
         "fields": _fields_to_json(schema),
         "crosses": _crosses_to_json(schema),
     }
-    (folder / SCHEMA_FILE).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    written = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    (folder / SCHEMA_FILE).write_text(written, encoding="utf-8")
 
 
 def load_schema(folder: Path) -> tuple[Schema, HashTable]:
@@ -78,7 +79,7 @@ def load_schema(folder: Path) -> tuple[Schema, HashTable]:
         fields = tuple(_fields_from_json(document["fields"], folder))
         crosses = msgspec.convert(document.get("crosses", []), tuple[CrossField, ...])
         schema = Schema(fields, msgspec.convert(document["seed"], int), crosses)
-        table = HashTable(_map(folder / TABLE_FILE), document["homes"])
+        table = HashTable(_map(folder / TABLE_FILE), msgspec.convert(document["homes"], int))
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise SchemaError(f"{folder}: the schema cannot be read: {error!r}") from error
     if int(table.slots[:, 1].max()) >= schema.size:

@@ -1,8 +1,9 @@
 """The spec: one TOML file in which a person says what the data is and how each field is encoded.
 
-This file reads `name`, `[data]`, `[fields.*]` and `[export]`; `[model]` and `[train]` belong to
-`model.config`, which builds them with the same `section`. An unknown key is an error that names
-the nearest valid one, so that a misspelt option can never be silently ignored.
+This file reads `name`, `[data]`, `[export]` and, by the kinds of `features.field_spec` and
+`features.cross_spec`, `[fields.*]`; `[model]` and `[train]` belong to `model.config`, which builds
+them with the same `section`. An unknown key is an error that names the nearest valid one, so that a
+misspelt option can never be silently ignored.
 """
 
 from __future__ import annotations
@@ -13,18 +14,15 @@ import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
-from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from features.canonical import canonical_text
 from features.cross_spec import CrossSpec, check_parts
-from features.errors import ConfigError, FeatureError
+from features.errors import ConfigError
+from features.field_spec import CategoricalSpec, FieldSpec, NumericSpec, may_be_crossed
 from features.names import RULE, needs_escape
-from features.schema import Policy, Pooling, Side, Transform
 
 T = TypeVar("T")
 Table = Mapping[str, Any]
@@ -54,93 +52,10 @@ class DataSpec:
 
     def location(self, path: str) -> str:
         """A path of this section with `root` in front, unless it is absolute or a URL."""
-        return path if "://" in path or Path(path).is_absolute() else str(Path(self.root) / path)
+        if "://" in path or Path(path).is_absolute():
+            return path
+        return self.root + "/" * (not self.root.endswith("/")) + path
 
-
-@dataclass(frozen=True)
-class LogBuckets:
-    """So many equal steps of sign(x) * log1p(|x|) between the training minimum and maximum."""
-
-    log: int
-
-    def __post_init__(self) -> None:
-        if self.log < 1:
-            raise ValueError("log must be at least 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class NumericSpec:
-    """A `type = "numeric"` field."""
-
-    name: str
-    side: Side = "candidate"
-    encoding: Literal["bucket", "value"] = "bucket"
-    buckets: int | LogBuckets | None = None
-    boundaries: tuple[float, ...] | None = None
-    transform: Transform | None = None
-    missing: Policy = "bucket"
-
-    def __post_init__(self) -> None:
-        cut = self.buckets is not None or self.boundaries is not None
-        if self.encoding == "value" and cut:
-            raise ValueError("a value field has neither buckets nor boundaries")
-        if self.encoding == "bucket" and self.transform:
-            raise ValueError('transform needs encoding = "value"')
-        if self.buckets is not None and self.boundaries is not None:
-            raise ValueError("give buckets or boundaries, not both")
-        if isinstance(self.buckets, int) and self.buckets < 1:
-            raise ValueError("buckets must be at least 1")
-        if not all(isfinite(boundary) for boundary in self.boundaries or ()):
-            raise ValueError("boundaries must be finite")
-        if any(low >= high for low, high in pairwise(self.boundaries or ())):
-            raise ValueError("boundaries must be strictly increasing")
-
-
-@dataclass(frozen=True, kw_only=True)
-class CategoricalSpec:
-    """A `type = "categorical"` field."""
-
-    name: str
-    side: Side = "candidate"
-    min_count: int | None = None
-    max_size: int | None = None
-    hash_buckets: int | None = None
-    vocabulary: tuple[str | int | float | bool, ...] | None = None
-    multi: bool = False
-    max_values: int | None = None
-    pooling: Pooling | None = None
-    missing: Policy = "bucket"
-    unknown: Policy | None = None
-
-    def __post_init__(self) -> None:
-        for key in ("min_count", "max_size", "hash_buckets", "max_values"):
-            number = getattr(self, key)
-            if number is not None and number < 1:
-                raise ValueError(f"{key} must be at least 1")
-        learned = self.min_count is not None or self.max_size is not None
-        if [learned, self.hash_buckets is not None, self.vocabulary is not None].count(True) > 1:
-            raise ValueError("min_count/max_size, hash_buckets and vocabulary exclude each other")
-        if self.hash_buckets is not None and self.unknown is not None:
-            raise ValueError("a hashed field knows every category: unknown does not apply")
-        if self.unknown == "reject" and (self.max_size or (self.min_count or 1) > 1):
-            raise ValueError(
-                'unknown = "reject" would refuse rare training rows: use min_count = 1'
-            )
-        if not self.multi and (self.max_values is not None or self.pooling is not None):
-            raise ValueError("max_values and pooling need multi = true")
-        _check_vocabulary(self.vocabulary or ())
-
-
-def _check_vocabulary(vocabulary: Iterable[str | int | float | bool]) -> None:
-    try:
-        texts = [canonical_text(value) for value in vocabulary]
-    except FeatureError as error:
-        raise ValueError(f"vocabulary: {error.message}") from error
-    if len(set(texts)) < len(texts):
-        raise ValueError("vocabulary lists a category twice")
-
-
-FieldSpec = NumericSpec | CategoricalSpec
 
 _FIELD_TYPES: dict[str, type[FieldSpec | CrossSpec]] = {
     "numeric": NumericSpec,
@@ -202,13 +117,11 @@ def load_spec(path: str | Path, overrides: Iterable[str] = ()) -> Spec:
         raise ConfigError(f"{path}: cannot read the spec: {reason}") from error
     data = document.setdefault("data", {})
     if isinstance(data, dict):
-        data["root"] = str((path.parent / str(data.get("root", "."))).resolve())
+        data["root"] = _resolved(data.get("root", "."), path.parent)
     for override in overrides:
         _merge(document, _parse_override(override))
     if isinstance(data, dict):
-        data["root"] = (
-            str(Path(data["root"]).resolve()) if "://" not in data["root"] else data["root"]
-        )
+        data["root"] = _resolved(data["root"], Path())
     document.setdefault("name", path.stem)
     try:
         return spec_from_json(document)
@@ -233,6 +146,9 @@ def spec_from_json(document: Table) -> Spec:
     for role in ("label", "weight"):
         if getattr(data, role) in {field.name for field in fields}:
             raise ConfigError(f"data.{role} names the column of a field")
+    columns = [column for column in (data.label, data.group, data.weight) if column is not None]
+    if len(set(columns)) < len(columns):
+        raise ConfigError("data.label, data.group and data.weight must name different columns")
     return Spec(
         name=name,
         data=data,
@@ -269,14 +185,10 @@ def _fields(tables: Table) -> tuple[tuple[FieldSpec, ...], tuple[CrossSpec, ...]
     members = [_field(name, table) for name, table in tables.items()]
     fields = tuple(member for member in members if not isinstance(member, CrossSpec))
     crosses = tuple(member for member in members if isinstance(member, CrossSpec))
-    crossable = [field.name for field in fields if _may_be_crossed(field)]
+    crossable = [field.name for field in fields if may_be_crossed(field)]
     for cross in crosses:
         check_parts(cross, crossable, tables.keys() - set(crossable))
     return fields, crosses
-
-
-def _may_be_crossed(field: FieldSpec) -> bool:
-    return field.encoding == "bucket" if isinstance(field, NumericSpec) else not field.multi
 
 
 def _field(name: str, table: object) -> FieldSpec | CrossSpec:
@@ -311,6 +223,11 @@ def _check_keys(table: Table, valid: Iterable[str], where: str) -> None:
             near = difflib.get_close_matches(key, valid, 1, 0.0)
             place = f"{where}.{key}" if where else key
             raise ConfigError(f"unknown key '{place}'; the nearest valid one is '{near[0]}'")
+
+
+def _resolved(root: object, base: Path) -> object:
+    """An absolute `data.root`; a URL, and what is no text, as it is."""
+    return root if not isinstance(root, str) or "://" in root else str((base / root).resolve())
 
 
 def _parse_override(text: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@
 #define AHEAD 8 /* rows asked for early: look-ups are nothing but memory latency */
 #define ROWS_PER_PART 256
 
-/* Slots of one field, and the place of its vector among the pooled; -1 for slots without one. */
+/* Slots of one field, and the place of its vector among the pooled. */
 typedef struct {
     int32_t first, stop, place;
 } Run;
@@ -30,7 +30,7 @@ typedef struct {
     float *total;  /* [rows, dim] sum of the pooled vectors */
     float *base;   /* [rows] linear plus FM term */
     Py_ssize_t rows, slots, run_count, fields, dim;
-    int64_t embedded, size;
+    int64_t size;
     atomic_int is_outside;
 } LookUp;
 
@@ -63,27 +63,24 @@ look_up_row(LookUp *job, Py_ssize_t row, Py_ssize_t dim, float *restrict squares
     for (Py_ssize_t r = 0; r < job->run_count; r++) {
         const Run run = job->runs[r];
         float *restrict sum = pooled + run.place * dim;
-        if (run.place >= 0)
-            memset(sum, 0, dim * sizeof(float));
+        memset(sum, 0, dim * sizeof(float));
         for (Py_ssize_t s = run.first; s < run.stop; s++) {
             const int64_t i = index[s];
             const float x = weight ? weight[s] : 1;
-            if (i < 0 || i >= (run.place >= 0 ? job->embedded : job->size)) {
+            if (i < 0 || i >= job->size) {
                 atomic_store(&job->is_outside, 1);
                 return 0;
             }
             const float *restrict row_of = job->embedding + i * dim;
             linear += x * job->linear[i];
-            if (run.place >= 0)
-                for (Py_ssize_t k = 0; k < dim; k++)
-                    sum[k] += x * row_of[k];
+            for (Py_ssize_t k = 0; k < dim; k++)
+                sum[k] += x * row_of[k];
         }
-        if (run.place >= 0)
-            for (Py_ssize_t k = 0; k < dim; k++) {
-                total[k] += sum[k];
-                squares[k] += sum[k] * sum[k];
-            }
-        if (run.place >= 0 && job->half) {
+        for (Py_ssize_t k = 0; k < dim; k++) {
+            total[k] += sum[k];
+            squares[k] += sum[k] * sum[k];
+        }
+        if (job->half) {
             uint16_t *restrict half = job->half + (row * job->fields + run.place) * dim;
             for (Py_ssize_t k = 0; k < dim; k++)
                 half[k] = to_half(sum[k]);
@@ -125,7 +122,7 @@ typedef struct {
     int32_t *local;           /* [runs][rows * slots of the run] number of the row among the touched */
     int64_t *found;           /* the same shape: the touched rows of each run */
     Py_ssize_t *counts, *starts; /* [runs] */
-    int64_t *touched;         /* [total], those of embedded runs first */
+    int64_t *touched;         /* [total] */
     float *values, *linear_values;
     atomic_int no_memory;
 } Merge;
@@ -180,8 +177,7 @@ add_run(Merge *job, Py_ssize_t r, Py_ssize_t dim)
     memcpy(job->touched + job->starts[r], job->found + in->rows * run.first,
            job->counts[r] * sizeof(int64_t));
     memset(linear_values, 0, job->counts[r] * sizeof(float));
-    if (run.place >= 0)
-        memset(values, 0, job->counts[r] * dim * sizeof(float));
+    memset(values, 0, job->counts[r] * dim * sizeof(float));
     for (Py_ssize_t row = 0; row < in->rows; row++) {
         const float grad = job->base_grad[row];
         const float *total = in->total + row * dim;
@@ -189,7 +185,7 @@ add_run(Merge *job, Py_ssize_t r, Py_ssize_t dim)
         const Py_ssize_t at = row * stride + run.place * dim;
         const float *deep = (const float *)job->pooled_grad + at;
         const uint16_t *half = (const uint16_t *)job->pooled_grad + at;
-        if (run.place >= 0 && row + AHEAD < in->rows) {
+        if (row + AHEAD < in->rows) {
             __builtin_prefetch(pooled + AHEAD * stride);
             if (job->pooled_grad && job->is_half)
                 __builtin_prefetch(half + AHEAD * stride);
@@ -200,8 +196,6 @@ add_run(Merge *job, Py_ssize_t r, Py_ssize_t dim)
             const int32_t number = *local++;
             const float x = in->weight ? in->weight[row * in->slots + s] : 1;
             linear_values[number] += x * grad;
-            if (run.place < 0)
-                continue;
             float *restrict sum = values + number * dim;
             if (job->pooled_grad && job->is_half)
                 for (Py_ssize_t k = 0; k < dim; k++)

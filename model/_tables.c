@@ -29,7 +29,7 @@ static int set_input(LookUp *in, Py_buffer *b)
     in->total = b[4].buf;
     for (Py_ssize_t r = 0; r < in->run_count; r++) {
         const Run run = in->runs[r];
-        if (run.first < 0 || run.stop > in->slots || run.place >= in->fields) {
+        if (run.first < 0 || run.stop > in->slots || run.place < 0 || run.place >= in->fields) {
             PyErr_SetString(PyExc_ValueError, "a run of slots out of range");
             return 0;
         }
@@ -55,10 +55,9 @@ static PyObject *look_up(PyObject *self, PyObject *args)
         job.base = b[5].buf;
         job.embedding = b[6].buf;
         job.linear = b[7].buf;
-        job.embedded = b[6].len / 4 / job.dim;
-        job.size = b[7].len / 4;
-        if (job.embedded > job.size)
-            job.embedded = job.size;
+        job.size = b[6].len / 4 / job.dim;
+        if (job.size > b[7].len / 4)
+            job.size = b[7].len / 4;
         Py_BEGIN_ALLOW_THREADS
         run(look_up_part, &job, (job.rows + ROWS_PER_PART - 1) / ROWS_PER_PART, threads);
         Py_END_ALLOW_THREADS
@@ -71,22 +70,20 @@ static PyObject *look_up(PyObject *self, PyObject *args)
     return answer;
 }
 
-/* Numbers the touched rows, then sums; (touched embedded rows, touched rows). */
+/* Numbers the touched rows, then sums; how many rows those are. */
 static PyObject *merged(Merge *job, int threads)
 {
-    Py_ssize_t total = 0, embedded = 0;
+    Py_ssize_t total = 0;
     Py_BEGIN_ALLOW_THREADS
     run(number_run, job, job->in.run_count, threads);
     for (Py_ssize_t r = 0; r < job->in.run_count; r++) {
         job->starts[r] = total;
         total += job->counts[r];
-        if (job->in.runs[r].place >= 0)
-            embedded = total;
     }
     if (!job->no_memory)
         run(merge_run, job, job->in.run_count, threads);
     Py_END_ALLOW_THREADS
-    return job->no_memory ? PyErr_NoMemory() : Py_BuildValue("nn", embedded, total);
+    return job->no_memory ? PyErr_NoMemory() : PyLong_FromSsize_t(total);
 }
 
 static PyObject *merge(PyObject *self, PyObject *args)
@@ -211,7 +208,7 @@ static PyMethodDef methods[] = {
      "dim, threads): fill pooled, total and base, and half with pooled in bfloat16."},
     {"merge", merge, METH_VARARGS,
      "merge(index, weight, runs, pooled, total, base_grad, pooled_grad, touched, values, "
-     "linear_values, is_half, rows, slots, fields, dim, threads): (touched embedded rows, touched rows)."},
+     "linear_values, is_half, rows, slots, fields, dim, threads): how many rows are touched."},
     {"adam_rows", adam_rows, METH_VARARGS,
      "adam_rows(weight, moments, touched, values, dim, l2, rate, beta1, beta2, scale, eps, threads)."},
     {"adagrad_rows", adagrad_rows, METH_VARARGS,

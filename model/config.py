@@ -101,6 +101,7 @@ class TrainConfig:
         _require(0 <= self.embedding_l2 < inf, "embedding_l2 must be a number from 0")
         _require(0 <= self.gradient_clip < inf, "gradient_clip must be a number from 0")
         _require(0 <= self.reserved_rate < 0.5, "reserved_rate must lie in [0, 0.5)")
+        _require(0 <= self.seed < 2**64, "seed must lie in [0, 2^64)")
 
 
 def configs(spec: Spec) -> tuple[ModelConfig, TrainConfig]:

@@ -14,11 +14,12 @@ from features.arrow import canonical_columns, categories, numbers
 from features.crosser import Crosser
 from features.encode import Encoder
 from features.errors import DataError, FeatureError
+from features.field_spec import FieldSpec, NumericSpec
 from features.fit import fit_schema
 from features.log import Batch, ClickLog, Kind
 from features.parallel import ordered_map
 from features.schema import SIDES, Schema
-from features.spec import FieldSpec, NumericSpec, Spec
+from features.spec import Spec
 from features.spool import Spool
 from features.table import HashTable
 from model.rows import Rows
@@ -162,8 +163,8 @@ def _labels(batch: Batch, name: str) -> NDArray[np.float32]:
 
 def _row_weights(batch: Batch, name: str) -> NDArray[np.float32]:
     weight = numbers(batch, name)
-    bad = ~np.isfinite(weight) | (weight < 0)
-    _refuse(batch, bad, f"weight '{name}' must be a number that is not negative")
+    good = (weight >= 0) & (weight <= np.finfo(np.float32).max)
+    _refuse(batch, ~good, f"weight '{name}' must be a number from 0 to 3.4e38")
     return weight.astype(np.float32)
 
 

@@ -31,8 +31,8 @@ class SlotRuns:
     """Which slots of a batch belong together.
 
     Args:
-        places: for each slot, which vector of the deep term it adds to; -1 for none. Slots of one
-            field follow each other, and no two fields share a row of a table.
+        places: for each slot, which vector of the deep term it adds to. Slots of one field follow
+            each other, and no two fields share a row of a table.
     """
 
     def __init__(self, places: Sequence[int]) -> None:
@@ -42,10 +42,8 @@ class SlotRuns:
             runs.append((first, stop, place))
             first = stop
         self.fields = max(places) + 1
-        # Runs without a vector last: their rows are in the linear table alone.
-        self.runs = np.array(sorted(runs, key=lambda run: run[2] < 0), np.int32)
-        self.embedded = torch.tensor([s for s, place in enumerate(places) if place >= 0])
-        self.place = torch.tensor([place for place in places if place >= 0])
+        self.runs = np.array(runs, np.int32)
+        self.place = torch.tensor(places)
         self.is_plain = list(places) == list(range(self.fields))
 
 
@@ -62,7 +60,7 @@ def look_up(
     Args:
         index: `[rows, slots]` int32 or int64.
         weight: `[rows, slots]` float32; None for all 1.
-        embedding: `[embedded rows, dim]` float32.
+        embedding: `[size, dim]` float32.
         linear: `[size, 1]` float32.
         slots: of the batch.
         is_half: whether the vectors are wanted in bfloat16.
@@ -113,10 +111,7 @@ def summed(grad: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _pooled(index: Tensor, weight: Tensor | None, embedding: Tensor, slots: SlotRuns) -> Tensor:
-    if not slots.is_plain:
-        index = index[:, slots.embedded]
-        weight = weight if weight is None else weight[:, slots.embedded]
-    embedded = functional.embedding(index, embedding, sparse=True)  # [rows, embedded slots, dim]
+    embedded = functional.embedding(index, embedding, sparse=True)  # [rows, slots, dim]
     if weight is not None:
         embedded = embedded * weight[:, :, None]
     if slots.is_plain:
@@ -163,7 +158,7 @@ class _LookUp(torch.autograd.Function):
         touched = torch.empty(index.numel(), dtype=torch.int64)
         values = total.new_empty(index.numel(), pooled.shape[2])
         linear_values = total.new_empty(index.numel(), 1)
-        embedded, count = _tables.merge(
+        count = _tables.merge(
             *(memory(part) for part in (index, weight)), ctx.slots.runs,
             *(memory(part) for part in (pooled, total, base_grad, pooled_grad)),
             *(memory(part) for part in (touched, values, linear_values)),
@@ -174,7 +169,7 @@ class _LookUp(torch.autograd.Function):
         return (
             None,
             None,
-            _sparse(touched[:embedded], values[:embedded], embedding),
+            _sparse(touched[:count], values[:count], embedding),
             _sparse(touched[:count], linear_values[:count], linear),
             None,
         )

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from features.atomic import new_folder
 from features.errors import ConfigError
 from features.spec import Spec
+from model.calibrate import Calibration
 from model.checkpoint import Checkpoint, Training, origin, told_how_to_go_on
 from model.config import TrainConfig, configs
 from model.data import Split, read_split
@@ -200,10 +201,8 @@ def _judged_run(
         for rows in (split.valid, split.test)
     )
     assert valid is not None
-    chosen = np.random.default_rng(0).permutation(len(split.train))[:SAMPLE_ROWS]
-    sample = split.train.take(np.sort(chosen))
-    held = split.valid if split.test is None else split.test
-    judged = held.take(np.arange(len(held))[:JUDGED_ROWS])
+    sample = _sample(split.train, SAMPLE_ROWS)
+    judged = _sample(split.valid if split.test is None else split.test, JUDGED_ROWS)
     metrics = {
         "valid": _metrics(valid),
         "test": {} if test is None else _metrics(test),
@@ -233,8 +232,14 @@ def _judged_run(
     )
 
 
+def _sample(rows: Rows, most: int) -> Rows:
+    """At most so many of the rows, drawn at random: the first ones of a log may be all alike."""
+    chosen = np.random.default_rng(0).permutation(len(rows))[:most]
+    return rows.take(np.sort(chosen))
+
+
 def _metrics(judged: Judged) -> dict[str, float]:
-    score = 1 / (1 + np.exp(-judged.logit.astype(np.float64)))
+    score = Calibration("none").score(judged.logit)
     return evaluate(judged.logit, score, judged.label, judged.group)
 
 

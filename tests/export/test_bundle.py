@@ -73,7 +73,7 @@ def test_an_existing_version_is_refused(run_folder: Path, bundle_path: Path) -> 
         export_run(run_folder, bundle_path)
 
 
-@pytest.mark.parametrize("name", ["latest", "0", "01", "-1"])
+@pytest.mark.parametrize("name", ["latest", "0", "01", "-1", "²", "٣"])
 def test_a_version_is_an_integer(run_folder: Path, tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="must be a version"):
         export_run(run_folder, tmp_path / "m" / name)

@@ -8,10 +8,15 @@ from starlette.testclient import TestClient
 
 from export.demo import make_demo
 from features.bundle import open_bundle
+from features.errors import ConfigError
 from service.app import create_app
 from service.settings import Settings
 
-pytestmark = pytest.mark.slow
+
+@pytest.mark.parametrize(("rows", "seed"), [(-50, 0), (19, 0), (1000, -1), (1000, 2**64)])
+def test_what_no_demo_can_be_made_of_is_refused(tmp_path: Path, rows: int, seed: int) -> None:
+    with pytest.raises(ConfigError, match="at least 20 rows and a seed in"):
+        make_demo(tmp_path, rows, seed)
 
 
 @pytest.fixture(scope="module")
@@ -19,6 +24,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_demo(tmp_path_factory.mktemp("bundles"), rows=40_000, seed=1)
 
 
+@pytest.mark.slow
 def test_demo_is_the_first_version_and_says_how_near_the_best_it_came(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -30,11 +36,13 @@ def test_demo_is_the_first_version_and_says_how_near_the_best_it_came(
     assert 0.5 < float(found[1]) <= float(found[2]) + 0.01
 
 
+@pytest.mark.slow
 def test_demo_learns_most_of_what_can_be_learned(demo: Path) -> None:
     """From a tenth of its usual rows; the best reachable test AUC is about 0.8."""
     assert open_bundle(demo).manifest.metrics["uncalibrated"]["test"]["auc"] > 0.65
 
 
+@pytest.mark.slow
 def test_demo_serves(demo: Path) -> None:
     rank = {
         "context": {"user_id": "u1", "age": 30, "hour": 12, "device": "phone"},

@@ -123,6 +123,16 @@ def test_the_gate_weighs_auc_and_log_loss(
 
 
 @pytest.mark.usefixtures("same_graph")
+def test_judged_rows_of_one_label_cannot_tell_and_are_refused(
+    run_folder: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(run_folder, tmp_path / "run")
+    np.save(run / "judged.label.npy", 0 * np.load(run / "judged.label.npy"))
+    with pytest.raises(ParityError, match="hold one label only: export fp32"):
+        export_run(run, tmp_path / "m" / "1", "int8")
+
+
+@pytest.mark.usefixtures("same_graph")
 def test_a_run_without_judged_rows_is_refused(run_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(run_folder, tmp_path / "run")
     (tmp_path / "run" / "judged.index.npy").unlink()

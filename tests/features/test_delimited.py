@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import fsspec
 import pyarrow as pa
 import pytest
 
@@ -53,6 +54,13 @@ def test_a_quote_anywhere_may_hold_a_line_break(
     rows[place], text[place] = (1.0, "two\nlines"), '1,"two\nlines"'
     (tmp_path / "a.csv").write_text("n,t\n" + "\n".join(text) + "\n")
     assert read(tmp_path / "a.csv") == rows
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
+def test_a_row_behind_a_lone_carriage_return_is_a_row(tmp_path: Path, name: str) -> None:
+    with fsspec.open(tmp_path / name, "wb", compression="infer") as file:
+        file.write(b"n,t\r1,a\n2,b\n")
+    assert read(tmp_path / name) == [(1.0, "a"), (2.0, "b")]
 
 
 @pytest.mark.parametrize("text", ["n,t\n", "n,t\n\n\n"])

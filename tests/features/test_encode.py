@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.columns import Columns
-from features.encode import Encoded, Encoder, buckets_of, transform
+from features.encode import Encoded, Encoder
 from features.errors import FeatureError
+from features.field_spec import NumericSpec
 from features.fit import fit_schema
 from features.log import ClickLog, Kind
 from features.schema import SIDES, BucketField, CategoricalField, Field, Schema, ValueField
-from features.spec import NumericSpec, load_spec
+from features.spec import load_spec
 from tests.features.encoding import (
     VOCABULARY,
     encode,
@@ -151,36 +152,11 @@ def test_a_boundary_belongs_to_the_bucket_above_it() -> None:
     assert indices(encode(member, values)) == [0, 1, 1, 2]
 
 
-@pytest.mark.parametrize("count", [0, 1, 31, 255, 256])
-def test_many_rows_land_where_few_do(count: int) -> None:
-    """Beside, on and far from boundaries."""
-    random = np.random.default_rng(0)
-    boundaries = np.unique(random.normal(size=count))
-    column = np.concatenate([random.normal(size=5000), boundaries, [-np.inf, np.inf, 1e308, -0.0]])
-    expected = [buckets_of(column[row : row + 1], boundaries)[0] for row in range(len(column))]
-    assert buckets_of(column, boundaries).tolist() == expected
-
-
 @given(value_fields("f", "candidate"), st.floats(allow_nan=False))
 def test_a_value_stays_finite_whatever_is_sent(member: ValueField, x: float) -> None:
     encoded = encode_numbers(member, [x])
     assert indices(encoded) == [member.reserved]
     assert np.isfinite(weights(encoded)).all()
-
-
-def test_a_value_is_clipped_before_its_transform() -> None:
-    member = ValueField(name="f", minimum=0, maximum=10, transform="log1p")
-    assert transform(member, np.array([1e308]))[0] == math.log1p(10)
-
-
-def test_log1p_keeps_the_sign() -> None:
-    member = ValueField(name="f", minimum=-10, maximum=10, transform="log1p")
-    assert transform(member, np.array([-3.0, 3.0])).tolist() == [-math.log1p(3), math.log1p(3)]
-
-
-def test_standard_subtracts_the_mean_and_divides_by_the_deviation() -> None:
-    member = ValueField(name="f", minimum=0, maximum=9, transform="standard", mean=3, deviation=2)
-    assert transform(member, np.array([3.0, 7.0])).tolist() == [0, 2]
 
 
 def fields_with(missing: Any) -> list[Field]:

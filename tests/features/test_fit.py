@@ -17,11 +17,12 @@ from features import log as log_module
 from features.canonical import field_seed
 from features.cross import CrossField
 from features.errors import DataError, SchemaError
+from features.field_spec import NumericSpec
 from features.fit import fit_schema
 from features.log import ClickLog
 from features.schema import BucketField, CategoricalField, Schema, ValueField
 from features.schema_file import fingerprint
-from features.spec import NumericSpec, Spec, load_spec
+from features.spec import Spec, load_spec
 
 Fit = Callable[..., Schema]
 

@@ -286,13 +286,24 @@ def test_a_repeated_column_is_refused(tmp_path: Path) -> None:
         ("a.csv", b"f\n1,2\n"),
         ("a.csv", b"f\n\xff\xfe\n"),
         ("a.csv.gz", b"no gzip"),
+        ("a.csv.gz", gzip.compress(b"f\n1\n")[:-12]),
+        ("a.csv.gz", gzip.compress(b"f\n1\n")[:8]),
+        ("a.csv.gz", gzip.compress(b"f\n1\n")[:10] + b"\xff" * 20),
         ("a.csv", b""),
+        ("a.csv", b"f" * 200_000 + b"\n1\n"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=name):
         read(tmp_path / name, ANY)
+
+
+@pytest.mark.parametrize("name", ["a[1].csv", "a?.csv", "a*.csv"])
+def test_a_file_whose_name_could_be_a_glob_is_that_file(tmp_path: Path, name: str) -> None:
+    write_csv(tmp_path / name, "x")
+    write_csv(tmp_path / "a1.csv", "y")
+    assert read(tmp_path / name, ANY) == [{"f": "x"}]
 
 
 @pytest.mark.parametrize("name", ["none.csv", "empty", "none*.csv", "README.md"])

@@ -64,9 +64,13 @@ TEXTS = st.one_of(
 )
 
 
-@given(st.lists(st.tuples(NUMBERS, TEXTS, TEXTS, TEXTS), min_size=1, max_size=40), st.booleans())
-def test_rows_are_those_of_arrow(rows: list[tuple[str, ...]], is_ended: bool) -> None:
-    text = ("\n".join(map(",".join, rows)) + "\n" * is_ended).encode()
+@given(
+    st.lists(st.tuples(NUMBERS, TEXTS, TEXTS, TEXTS), min_size=1, max_size=40),
+    st.sampled_from(["\n", "\r\n"]),
+    st.booleans(),
+)
+def test_rows_are_those_of_arrow(rows: list[tuple[str, ...]], ending: str, is_ended: bool) -> None:
+    text = (ending.join(map(",".join, rows)) + ending * is_ended).encode()
     found = ours(text, most=7)
     expected = arrows(text)
     if found is not None:
@@ -85,13 +89,22 @@ def test_usual_numbers_are_plain(number: str) -> None:
     assert ours(text) == arrows(text)
 
 
+@pytest.mark.parametrize("text", [b"1,,a,b\r\n", b",,,\r\n", b"1,,a,b\n2,,a,\r\n3,,a,b"])
+def test_lines_may_end_in_crlf(text: bytes) -> None:
+    assert ours(text) == arrows(text)
+
+
 @pytest.mark.parametrize(
     "text",
     [
         b"1,,a\n",
         b"1,,a,b,c\n",
         b"1,,a,b\n\n",
-        b"1,,a,b\r\n",
+        b"1,,a,b\r",
+        b"1,,a\r,b\n",
+        b"1,,a,b\r\r\n",
+        b"1,,a,b\r2,,a,b\n",
+        b"\r\n",
         b"1,,a,\xff\n",
         b"nan,,a,b\n",
         b" 1,,a,b\n",

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -50,6 +53,18 @@ LARGE = Schema(
 def saved(schema: Schema, folder: Path) -> Path:
     save_schema(schema, folder)
     return folder
+
+
+def test_the_file_is_utf_8_whatever_the_locale(tmp_path: Path) -> None:
+    script = f"""
+from pathlib import Path
+from features.schema import BucketField, Schema
+from features.schema_file import save_schema
+save_schema(Schema((BucketField(name=chr(233), boundaries=()),)), Path({str(tmp_path)!r}))
+"""
+    ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    subprocess.run([sys.executable, "-c", script], env=os.environ | ascii_only, check=True)
+    assert load_schema(tmp_path)[0].fields[0].name == "é"
 
 
 def outcomes(schema: Schema, table: HashTable, values: dict[str, list[Any]]) -> list[Any]:

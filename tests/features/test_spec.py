@@ -6,14 +6,8 @@ from typing import Any
 import pytest
 
 from features.errors import ConfigError
-from features.spec import (
-    CategoricalSpec,
-    LogBuckets,
-    NumericSpec,
-    Spec,
-    load_spec,
-    spec_from_json,
-)
+from features.field_spec import CategoricalSpec, LogBuckets, NumericSpec
+from features.spec import Spec, load_spec, spec_from_json
 
 HEAD = '[data]\ntrain = "log.parquet"\nlabel = "clicked"\n'
 AGE = '[fields.age]\ntype = "numeric"\n'
@@ -114,42 +108,6 @@ def test_a_wrong_type_is_named_by_its_place(load: Any, text: str, place: str) ->
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (AGE + "buckets = 4\nboundaries = [1]\n", "buckets or boundaries, not both"),
-        (AGE + 'encoding = "value"\nbuckets = 4\n', "neither buckets nor boundaries"),
-        (AGE + 'encoding = "value"\nbuckets = 0\n', "neither buckets nor boundaries"),
-        (AGE + 'encoding = "value"\nboundaries = []\n', "neither buckets nor boundaries"),
-        (AGE + 'transform = "log1p"\n', 'transform needs encoding = "value"'),
-        (AGE + "buckets = 0\n", "buckets must be at least 1"),
-        (AGE + "buckets = { log = 0 }\n", "log must be at least 1"),
-        (AGE + "boundaries = [1, 1]\n", "strictly increasing"),
-        (AGE + "boundaries = [2, 1]\n", "strictly increasing"),
-        (AGE + "boundaries = [1, inf]\n", "boundaries must be finite"),
-        (AGE + "boundaries = [nan]\n", "boundaries must be finite"),
-        (CITY + "min_count = 2\nhash_buckets = 4\n", "exclude each other"),
-        (CITY + 'max_size = 2\nvocabulary = ["a"]\n', "exclude each other"),
-        (CITY + 'hash_buckets = 2\nvocabulary = ["a"]\n', "exclude each other"),
-        (CITY + 'hash_buckets = 2\nunknown = "zero"\n', "unknown does not apply"),
-        (CITY + 'min_count = 2\nunknown = "reject"\n', "would refuse rare training rows"),
-        (CITY + 'max_size = 2\nunknown = "reject"\n', "would refuse rare training rows"),
-        (CITY + "max_values = 3\n", "need multi = true"),
-        (CITY + 'pooling = "sum"\n', "need multi = true"),
-        (CITY + "min_count = 0\n", "min_count must be at least 1"),
-        (CITY + "hash_buckets = 0\n", "hash_buckets must be at least 1"),
-        (CITY + "multi = true\nmax_values = 0\n", "max_values must be at least 1"),
-        (CITY + 'vocabulary = ["1", 1.0]\n', "lists a category twice"),
-        (CITY + "vocabulary = [9007199254740993]\n", "within 2^53"),
-    ],
-)
-def test_options_that_contradict_each_other_are_refused(load: Any, text: str, message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        load(HEAD + text)
-    assert message in caught.value.message
-    assert "shop.toml: fields." in caught.value.message
-
-
-@pytest.mark.parametrize(
     ("line", "message"),
     [
         ("negative_sampling_rate = 0", "above 0 and at most at 1"),
@@ -239,6 +197,31 @@ def test_data_paths_start_from_the_specs_folder(load: Any, tmp_path: Path) -> No
 @pytest.mark.parametrize("path", ["/abs/a.csv", "s3://bucket/a.csv"])
 def test_absolute_paths_and_urls_stand_as_they_are(load: Any, path: str) -> None:
     assert load(HEAD + AGE).data.location(path) == path
+
+
+@pytest.mark.parametrize(
+    ("root", "log"),
+    [
+        ("s3://bucket/logs", "s3://bucket/logs/log.parquet"),
+        ("s3://bucket/logs/", "s3://bucket/logs/log.parquet"),
+        ("memory://", "memory://log.parquet"),
+    ],
+)
+def test_a_root_may_be_a_url(load: Any, root: str, log: str) -> None:
+    for spec in (load(f'{HEAD}root = "{root}"\n{AGE}'), load(HEAD + AGE, f"data.root={root}")):
+        assert spec.data.location(spec.data.train) == log
+
+
+@pytest.mark.parametrize("overrides", [[], ["data.root=5"]])
+def test_a_root_that_is_no_text_is_refused(load: Any, overrides: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"data\.root: Expected `str`, got `int`"):
+        load(HEAD + ("" if overrides else "root = 5\n") + AGE, *overrides)
+
+
+@pytest.mark.parametrize("written", ['group = "clicked"', 'weight = "clicked"'])
+def test_one_column_is_not_label_and_group_or_weight(load: Any, written: str) -> None:
+    with pytest.raises(ConfigError, match="must name different columns"):
+        load(HEAD + written + "\n" + AGE)
 
 
 def test_an_overridden_root_starts_from_the_working_folder(

@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from features.errors import ConfigError, DataError
+from features.field_spec import CategoricalSpec, NumericSpec
 from features.fit import fit_schema
 from features.log import ClickLog
 from features.schema import Schema
-from features.spec import CategoricalSpec, NumericSpec, Spec, load_spec
+from features.spec import Spec, load_spec
 from features.suggest import _model_name, suggest_spec
 
 ROWS = 2000

@@ -1,4 +1,4 @@
-"""Bodies and what can be done to their bytes."""
+"""What can be done to the bytes of a body of a request, or of any text."""
 
 from __future__ import annotations
 
@@ -30,23 +30,27 @@ _TOKENS = [
 ]  # fmt: skip
 
 
-def _flip(body: bytes, random: Random) -> bytes:
-    place = random.randrange(len(body))
-    return body[:place] + bytes([body[place] ^ 1 << random.randrange(8)]) + body[place + 1 :]
+def flip(text: bytes, random: Random) -> bytes:
+    """Another value for one bit."""
+    place = random.randrange(len(text))
+    return text[:place] + bytes([text[place] ^ 1 << random.randrange(8)]) + text[place + 1 :]
 
 
-def _cut(body: bytes, random: Random) -> bytes:
-    return body[: random.randrange(len(body))]
+def cut(text: bytes, random: Random) -> bytes:
+    """The first part."""
+    return text[: random.randrange(len(text))]
 
 
-def _drop(body: bytes, random: Random) -> bytes:
-    place = random.randrange(len(body))
-    return body[:place] + body[place + 1 + random.randrange(8) :]
+def drop(text: bytes, random: Random) -> bytes:
+    """Without one to eight bytes."""
+    place = random.randrange(len(text))
+    return text[:place] + text[place + 1 + random.randrange(8) :]
 
 
-def _repeat(body: bytes, random: Random) -> bytes:
-    begin, end = sorted(random.randrange(len(body) + 1) for _ in range(2))
-    return body[:end] + body[begin:end] * random.choice((1, 1, 2, 70)) + body[end:]
+def repeat(text: bytes, random: Random) -> bytes:
+    """A part of it several times."""
+    begin, end = sorted(random.randrange(len(text) + 1) for _ in range(2))
+    return text[:end] + text[begin:end] * random.choice((1, 1, 2, 70)) + text[end:]
 
 
 def _insert(body: bytes, random: Random) -> bytes:
@@ -72,7 +76,7 @@ def _recode(body: bytes, random: Random) -> bytes:
 
 
 _MUTATIONS: list[Callable[[bytes, Random], bytes]] = [
-    _flip, _cut, _drop, _repeat, _insert, _insert, _replace_value, _replace_value, _splice,
+    flip, cut, drop, repeat, _insert, _insert, _replace_value, _replace_value, _splice,
 ]  # fmt: skip
 MOST_BYTES = 20_000
 

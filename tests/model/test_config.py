@@ -71,6 +71,8 @@ def test_wrong_type_is_refused_with_its_key(table: str, key: str, value: object)
     ("table", "key", "value"),
     [
         ("model", "embedding_dim", 0),
+        ("train", "seed", -1),
+        ("train", "seed", 2**64),
         ("model", "hidden", [4, 0]),
         ("model", "dropout", 1.0),
         ("model", "init_std", 0.0),

@@ -11,11 +11,10 @@ from torch import Tensor
 from model import tables
 from model.tables import SlotRuns, fm_term, look_up, summed
 
-# Places of the slots: plain; multi-valued fields; fields without an embedding on both sides.
+# Places of the slots: plain; multi-valued fields.
 LAYOUTS = {
     "plain": [0, 1, 2],
     "multi": [0, 1, 1, 1, 2],
-    "wide": [0, 1, 1, -1, -1, 2, -1],
 }
 # The module is optional: no compiler, no module. The gate asserts that it was built.
 compiled = pytest.mark.skipif(not tables.IS_COMPILED, reason="model._tables was not built")
@@ -27,12 +26,10 @@ def pairs(vectors: list[Tensor]) -> Tensor:
 
 
 def batch(places: list[int], rows: int = 700) -> tuple[Tensor, Tensor]:
-    """Indices of 20 rows per field, those without an embedding last, and weights, some 0."""
+    """Indices of 20 rows per field, and weights, some 0."""
     random = torch.Generator().manual_seed(1)
-    fields = max(places) + 1
-    starts = [place if place >= 0 else fields + slot for slot, place in enumerate(places)]
     index = torch.randint(0, 20, (rows, len(places)), generator=random)
-    index += torch.tensor([20 * start for start in starts])
+    index += torch.tensor([20 * place for place in places])
     weight = torch.randn(rows, len(places), generator=random)
     return index, weight * (torch.rand(weight.shape, generator=random) < 0.8)
 
@@ -44,7 +41,7 @@ def passes(
     random = torch.Generator().manual_seed(2)
     fields = max(places) + 1
     embedding = torch.randn(20 * fields, dim, generator=random).requires_grad_()
-    linear = torch.randn(20 * (fields + len(places)), 1, generator=random).requires_grad_()
+    linear = torch.randn(20 * fields, 1, generator=random).requires_grad_()
     index, weight = batch(places)
     pooled, base = look_up(
         index, weight if is_weighted else None, embedding, linear, SlotRuns(places), is_half
@@ -79,7 +76,7 @@ def test_fm_term_is_the_sum_over_all_pairs(fields: int, dim: int) -> None:
 def test_compiled_look_up_equals_plain_torch(
     layout: str, dim: int, is_weighted: bool, uses_deep: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Forward and gradients, for weighted, multi-valued and wide slots."""
+    """Forward and gradients, for weighted and multi-valued slots."""
     fast = passes(LAYOUTS[layout], dim, is_weighted, uses_deep)
     monkeypatch.setattr(tables, "IS_COMPILED", False)
     plain = passes(LAYOUTS[layout], dim, is_weighted, uses_deep)
@@ -107,7 +104,7 @@ def test_result_does_not_depend_on_the_number_of_threads(monkeypatch: pytest.Mon
     seen = []
     for threads in (1, 3):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        seen.append(passes(LAYOUTS["wide"], 16, True, True))
+        seen.append(passes(LAYOUTS["multi"], 16, True, True))
     assert all(torch.equal(seen[0][name], seen[1][name]) for name in seen[0])
 
 

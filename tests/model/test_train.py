@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -210,6 +212,20 @@ def test_run_folder_holds_what_export_needs(tmp_path: Path) -> None:
     weights = load_file(folder / "weights.safetensors")
     assert weights["embedding.weight"].shape == (schema.embedding_size, 2)
     assert weights["linear.weight"].shape == (schema.size, 1)
+
+
+def test_precisions_are_compared_on_rows_of_all_the_test_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model.train.JUDGED_ROWS", 50)
+    columns = small_columns()
+    order = np.argsort(columns["clicked"], kind="stable")
+    pq.write_table(pa.table(columns).take(order), tmp_path / "sorted.parquet")
+    spec = write_small(tmp_path, overrides=("data.test=sorted.parquet", "train.epochs=1"))
+    judged = load_run(train(spec, tmp_path / "run")).judged
+    assert judged is not None
+    assert set(judged.label) == {0, 1}
+    assert len(judged.label) == 50
 
 
 def test_saved_spec_states_every_option(tmp_path: Path, spec: Spec) -> None:
