@@ -111,6 +111,7 @@ def export_run(
             comparison=None if comparison is None else comparison.to_json(),
             inputs=inputs,
             outputs=OUTPUTS,
+            list_separator=run.spec.data.list_separator,
         )
         write_manifest(draft, manifest)
         if key_file is not None:

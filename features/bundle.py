@@ -50,6 +50,7 @@ class Manifest:
         inputs: names of the graph's inputs.
         comparison: for int8, metrics of both precisions on the same rows: {"rows", "fp32", "int8"}.
         outputs: names of the graph's outputs.
+        list_separator: between the values of a multi field in CSV and TSV, as the spec has it.
         files: SHA-256, in hex, of every file but the manifest.
     """
 
@@ -64,6 +65,7 @@ class Manifest:
     precision: str
     inputs: list[str]
     outputs: list[str]
+    list_separator: str = "|"
     comparison: dict[str, Any] | None = None
     reliability: dict[str, dict[str, dict[str, list[float]]]] = dataclasses.field(
         default_factory=dict

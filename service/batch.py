@@ -26,7 +26,6 @@ def score_file(
     bundle: Path,
     location: str,
     target: Path,
-    separator: str = "|",
     trusted: TrustedKeys | None = None,
 ) -> int:
     """Write the input's rows, in order, with the columns `logit` and `score` behind them.
@@ -36,7 +35,6 @@ def score_file(
         location: file, folder or glob of Parquet, CSV or TSV; a field without a column is missing
             in every row.
         target: the Parquet file to write.
-        separator: between the values of a multi field in CSV and TSV.
         trusted: keys, one of which must have signed the bundle; None asks for no signature.
 
     Returns:
@@ -57,7 +55,7 @@ def score_file(
     with new_file(target) as file:
         try:
             for batch in log.batches():
-                table = _scored(scorer, batch, separator)
+                table = _scored(scorer, batch)
                 writer = writer or pq.ParquetWriter(file, table.schema, compression="zstd")
                 writer.write_table(table)
                 rows += table.num_rows
@@ -73,11 +71,12 @@ def score_file(
     return rows
 
 
-def _scored(scorer: Scorer, batch: Batch, separator: str) -> pa.Table:
+def _scored(scorer: Scorer, batch: Batch) -> pa.Table:
     schema, rows = scorer.bundle.schema, batch.table.num_rows
     names = set(batch.table.schema.names)
     if not names & {member.name for member in schema.fields}:
         raise DataError(f"{batch.path}: has no column of the model's fields")
+    separator = scorer.bundle.manifest.list_separator
     encoded = []
     for side in SIDES:
         encoder = scorer.encoders[side]

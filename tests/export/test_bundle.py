@@ -68,6 +68,20 @@ def test_versions_count_on_by_themselves(
     assert export_run(run_folder) == tmp_path / "bundles" / "tiny" / "2"
 
 
+def test_the_manifest_knows_where_lists_of_csv_are_cut(
+    run_folder: Path,
+    tmp_path: Path,
+    copied_graph: Callable[..., list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(exporting, "write_onnx", copied_graph)
+    run = shutil.copytree(run_folder, tmp_path / "run")
+    spec = json.loads((run / "spec.json").read_text())
+    spec["data"]["list_separator"] = ";"
+    (run / "spec.json").write_text(json.dumps(spec))
+    assert open_bundle(export_run(run, tmp_path / "m" / "1")).manifest.list_separator == ";"
+
+
 def test_an_existing_version_is_refused(run_folder: Path, bundle_path: Path) -> None:
     with pytest.raises(OutputError, match="exists"):
         export_run(run_folder, bundle_path)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +39,18 @@ def test_csv_scores_as_parquet_does(bundle_path: Path, tmp_path: Path) -> None:
     scores = []
     for name in ("log.csv", "log.parquet"):
         score_file(bundle_path, str(tmp_path / name), tmp_path / "out.parquet")
+        scores.append(pq.read_table(tmp_path / "out.parquet")["score"].to_pylist())
+    assert scores[0] == scores[1]
+
+
+def test_lists_of_csv_are_cut_where_training_cut_them(bundle_path: Path, tmp_path: Path) -> None:
+    bundle = shutil.copytree(bundle_path, tmp_path / bundle_path.parent.name / bundle_path.name)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    (bundle / "manifest.json").write_text(json.dumps(manifest | {"list_separator": ";"}))
+    scores = []
+    for path, separator in ((bundle_path, "|"), (bundle, ";")):
+        (tmp_path / "log.csv").write_text(f"item,history\n3,h1{separator}h2\n")
+        score_file(path, str(tmp_path / "log.csv"), tmp_path / "out.parquet")
         scores.append(pq.read_table(tmp_path / "out.parquet")["score"].to_pylist())
     assert scores[0] == scores[1]
 
