@@ -7,10 +7,14 @@ import tempfile
 from pathlib import Path
 
 from export.bundle import export_run, next_version
+from features.errors import ConfigError
 from features.spec import load_spec
 from model.run import load_run
 from model.simulate import SPEC_FILE, simulate
 from model.train import train
+
+# Fewer may hold no click in a part that is judged.
+LEAST_ROWS = 1_000
 
 
 def make_demo(root: Path, rows: int, seed: int) -> Path:
@@ -23,7 +27,12 @@ def make_demo(root: Path, rows: int, seed: int) -> Path:
 
     Returns:
         The bundle.
+
+    Raises:
+        ConfigError: there are too few rows to train on and to judge by.
     """
+    if rows < LEAST_ROWS:
+        raise ConfigError(f"option --rows is {rows:,}, expected at least {LEAST_ROWS:,}")
     with tempfile.TemporaryDirectory(prefix="deepfm-demo-") as name:
         folder = Path(name)
         best = simulate(folder, rows, seed)

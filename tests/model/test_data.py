@@ -105,6 +105,7 @@ def test_label_that_is_text_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("label", [0, 1])
 def test_rows_of_one_class_are_refused(tmp_path: Path, label: int) -> None:
     message = refusal(tmp_path, changed(clicked=np.full(200, label)))
+    assert "log.parquet: the " in message
     assert "need both labels 0 and 1 in 'clicked'" in message
 
 
@@ -128,7 +129,7 @@ def test_one_group_cannot_be_split(tmp_path: Path) -> None:
 def test_missing_column_is_refused_by_name(tmp_path: Path, column: str) -> None:
     columns = small_columns()
     del columns[column]
-    assert f"has no column '{column}'; its columns are" in refusal(tmp_path, columns)
+    assert f"has no column '{column}'; the nearest is" in refusal(tmp_path, columns)
 
 
 def test_missing_file_is_refused_by_path(tmp_path: Path) -> None:
