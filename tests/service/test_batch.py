@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -77,7 +78,9 @@ def test_a_column_that_is_not_there_is_told_once(
 ) -> None:
     """One that was renamed upstream, above all."""
     for name in ("a", "b"):
-        rows = {field: ["1"] for field in FIELDS if field not in ("age", "city")}
+        rows: dict[str, list[Any]] = {
+            field: ["1"] for field in FIELDS if field not in ("age", "city")
+        }
         for field in ("income", "price", "size"):
             rows[field] = [1.0]
         for field in ("history", "tags"):
