@@ -156,9 +156,12 @@ class Batch:
 
 
 def no_column(path: str, wanted: str, names: Sequence[str]) -> str:
-    """Says that a file lacks a column, and which of its own is nearest."""
-    near = difflib.get_close_matches(wanted, names, 1, 0.0)
-    hint = f"the nearest is '{near[0]}'" if near else "it has no column at all"
+    """Says that a file lacks a column, and which of its own may be meant."""
+    near = difflib.get_close_matches(wanted, names, 1)
+    if near:
+        hint = f"the nearest is '{near[0]}'"
+    else:
+        hint = f"its columns are {', '.join(names[:20])}" if names else "it has no column at all"
     return f"{path}: has no column '{wanted}'; {hint}"
 
 

@@ -65,6 +65,8 @@ def score_file(
                 _tell_of_absent_columns(scorer, batch, told)
                 table = _scored(scorer, batch, separator)
                 writer = writer or pq.ParquetWriter(file, table.schema, compression="zstd")
+                if table.schema != writer.schema:
+                    raise DataError(f"{batch.path}: has other columns than the file before it")
                 writer.write_table(table)
                 rows += table.num_rows
                 if time.perf_counter() - reported > _REPORT_S:

@@ -129,7 +129,7 @@ def test_one_group_cannot_be_split(tmp_path: Path) -> None:
 def test_missing_column_is_refused_by_name(tmp_path: Path, column: str) -> None:
     columns = small_columns()
     del columns[column]
-    assert f"has no column '{column}'; the nearest is" in refusal(tmp_path, columns)
+    assert f"has no column '{column}'; its columns are" in refusal(tmp_path, columns)
 
 
 def test_missing_file_is_refused_by_path(tmp_path: Path) -> None:

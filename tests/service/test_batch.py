@@ -105,3 +105,12 @@ def test_the_input_is_not_overwritten(bundle_path: Path, tmp_path: Path) -> None
 def test_parquet_is_not_written_under_another_name(bundle_path: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"expected a name that ends in \.parquet"):
         score_file(bundle_path, "log.parquet", tmp_path / "out.csv")
+
+
+def test_files_of_different_columns_are_not_put_into_one(bundle_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
+    pq.write_table(pa.table({"item": ["3"]}), tmp_path / "log" / "a.parquet")
+    pq.write_table(pa.table({"item": ["3"], "age": [1.0]}), tmp_path / "log" / "b.parquet")
+    with pytest.raises(DataError, match=r"b\.parquet: has other columns than the file before it"):
+        score_file(bundle_path, str(tmp_path / "log"), tmp_path / "out.parquet")
+    assert not (tmp_path / "out.parquet").exists()
