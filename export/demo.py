@@ -10,10 +10,11 @@ from export.bundle import export_run, next_version
 from features.errors import ConfigError
 from features.spec import load_spec
 from model.run import load_run
-from model.simulate import CANDIDATES, SPEC_FILE, simulate
+from model.simulate import SPEC_FILE, simulate
 from model.train import train
 
-LEAST_ROWS = 2 * CANDIDATES  # a request to train on and one to test
+# Fewer may hold no click in a part that is judged.
+LEAST_ROWS = 1_000
 
 
 def make_demo(root: Path, rows: int, seed: int) -> Path:
@@ -28,10 +29,12 @@ def make_demo(root: Path, rows: int, seed: int) -> Path:
         The bundle.
 
     Raises:
-        ConfigError: too few rows, or no such seed.
+        ConfigError: there are too few rows to train on and to judge by, or no such seed.
     """
-    if rows < LEAST_ROWS or not 0 <= seed < 2**64:
-        raise ConfigError(f"a demo needs at least {LEAST_ROWS} rows and a seed in [0, 2^64)")
+    if rows < LEAST_ROWS:
+        raise ConfigError(f"option --rows is {rows:,}, expected at least {LEAST_ROWS:,}")
+    if not 0 <= seed < 2**64:
+        raise ConfigError(f"option --seed is {seed}, expected one in [0, 2^64)")
     with tempfile.TemporaryDirectory(prefix="deepfm-demo-") as name:
         folder = Path(name)
         best = simulate(folder, rows, seed)

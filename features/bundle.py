@@ -115,6 +115,10 @@ def open_bundle(path: Path, trusted: TrustedKeys | None = None) -> Bundle:
         BundleError: a file is missing, altered, unlisted or a link, the format is another one, the
             schema is not the one the manifest names, or no trusted key has signed it.
     """
+    if not (path / MANIFEST_FILE).exists():
+        held = versions(path) if path.is_dir() else []
+        hint = f"; the newest version in it is {path / str(held[-1])}" if held else ""
+        raise BundleError(f"{path}: no bundle: it has no {MANIFEST_FILE}{hint}")
     manifest = _read_manifest(path, trusted)
     _check_files(path, manifest)
     try:

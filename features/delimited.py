@@ -58,10 +58,16 @@ class Delimited:
                 for batch in batches:
                     rows += batch.num_rows
                     yield batch
+            if not blocks.complete:
+                yield from self._rest(open_source, rows)
         except _Unreadable as error:
-            raise pa.ArrowInvalid(error.numbered(rows)) from error
-        if not blocks.complete:
-            yield from self._rest(open_source, rows)
+            raise pa.ArrowInvalid(self._named(error.numbered(rows))) from error
+        except pa.ArrowInvalid as error:
+            raise pa.ArrowInvalid(self._named(str(error))) from error
+
+    def _named(self, reason: str) -> str:
+        """What Arrow says, with the names of columns in place of their numbers."""
+        return re.sub(r"CSV column #(\d+)", lambda n: f"column '{self.header[int(n[1])]}'", reason)
 
     def _parse(self, block: pa.Buffer) -> list[pa.RecordBatch]:
         plain = PlainReader(self.separator, self.header, self.types).read(block, self.batch_rows)

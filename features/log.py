@@ -8,6 +8,7 @@ text (`01` keeps its zero) and an empty cell is missing.
 from __future__ import annotations
 
 import csv
+import difflib
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -127,8 +128,7 @@ class ClickLog:
     def _present(self, path: str, names: Sequence[str]) -> list[str]:
         absent = [name for name in self.columns if name not in names]
         if absent and not self.keep_others:
-            listed = ", ".join(names[:20])
-            raise DataError(f"{path}: has no column '{absent[0]}'; its columns are {listed}")
+            raise DataError(no_column(path, absent[0], names))
         read = names if self.keep_others else self.columns
         for name in read:
             if names.count(name) > 1:
@@ -158,6 +158,16 @@ class Batch:
     def place(self, row: int) -> str:
         """Where row `row` of this batch is found: for error messages."""
         return f"{self.path}: row {self.first_row + row}"
+
+
+def no_column(path: str, wanted: str, names: Sequence[str]) -> str:
+    """Says that a file lacks a column, and which of its own may be meant."""
+    near = difflib.get_close_matches(wanted, names, 1)
+    if near:
+        hint = f"the nearest is '{near[0]}'"
+    else:
+        hint = f"its columns are {', '.join(names[:20])}" if names else "it has no column at all"
+    return f"{path}: has no column '{wanted}'; {hint}"
 
 
 def _open(system: Any, path: str) -> Any:

@@ -11,11 +11,12 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_type_hints
 
 import msgspec
 
@@ -178,7 +179,17 @@ def section(cls: type[T], table: Table, where: str) -> T:
         return msgspec.convert(table, cls)
     except msgspec.ValidationError as error:
         text, _, place = str(error).partition(" - at `$")
-        raise ConfigError(f"{where}{place.rstrip('`')}: {text}") from error
+        place = place.rstrip("`")
+        raise ConfigError(f"{where}{place}: {_in_words_of_toml(text, cls, place)}") from error
+
+
+def _in_words_of_toml(text: str, cls: type, place: str) -> str:
+    """What msgspec says of a value, in the words of the file that a person wrote."""
+    if text.startswith("Invalid enum value"):
+        choices = re.findall(r"'([^']*)'", str(get_type_hints(cls).get(place[1:], "")))
+        return f"{text}, expected one of {', '.join(choices)}"
+    text = text.replace("Object missing required field", "there is no key")
+    return text.replace("object", "table").replace(" | null", "")
 
 
 def _fields(tables: Table) -> tuple[tuple[FieldSpec, ...], tuple[CrossSpec, ...]]:
@@ -199,6 +210,8 @@ def _field(name: str, table: object) -> FieldSpec | CrossSpec:
         raise ConfigError(f"{where} must be a table, [{where}]")
     rest = dict(table)
     kind = rest.pop("type", None)
+    if kind is None:
+        raise ConfigError(f"{where}.type is missing, expected one of {', '.join(_FIELD_TYPES)}")
     if kind not in _FIELD_TYPES:
         raise ConfigError(f"{where}.type must be one of {', '.join(_FIELD_TYPES)}")
     if "name" in rest:

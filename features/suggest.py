@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -14,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.errors import ConfigError, DataError
-from features.log import Batch, ClickLog
+from features.log import Batch, ClickLog, no_column
 from features.survey import Column, is_shared, look_at, read_numbers
 
 LOOK_ROWS = 200_000
@@ -80,9 +79,7 @@ def _check_columns(batch: Batch, label: str, group: str | None) -> None:
     names = batch.table.schema.names
     for wanted in (label, group):
         if wanted is not None and wanted not in names:
-            near = difflib.get_close_matches(wanted, names, 1, 0.0)
-            hint = f"; the nearest is '{near[0]}'" if near else ""
-            raise ConfigError(f"{batch.path}: has no column '{wanted}'{hint}")
+            raise ConfigError(no_column(batch.path, wanted, names))
 
 
 def _check_labels(batch: Batch, label: str) -> None:

@@ -60,8 +60,10 @@ def read_split(spec: Spec, folder: Path | None = None) -> Split:
     parts = {"training": split.train, "validation": split.valid, "test": split.test}
     for name, rows in parts.items():
         if rows is not None and not 0 < rows.label.sum() < len(rows):
+            path = {"validation": data.valid, "test": data.test}.get(name) or data.train
             raise DataError(
-                f"the {name} rows ({len(rows):,}) need both labels 0 and 1 in '{data.label}'"
+                f"{data.location(path)}: the {name} rows ({len(rows):,}) need both labels 0 and 1 "
+                f"in '{data.label}'"
             )
     return split
 

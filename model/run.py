@@ -32,6 +32,7 @@ from model.tensors import save_tensors
 SAMPLE_ROWS = 4096
 JUDGED_ROWS = 50_000
 _WEIGHTS = "weights.safetensors"
+_SPEC = "spec.json"
 # What the readers of JSON, arrays and weights raise on files that are not theirs.
 _DAMAGE = (OSError, EOFError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError)
 
@@ -102,7 +103,7 @@ def save_run(run: Run, folder: Path, model: ModelConfig, train: TrainConfig) -> 
     save_schema(run.schema, folder)
     spec = run.spec.to_json()
     spec |= {"model": dataclasses.asdict(model), "train": dataclasses.asdict(train)}
-    _write_json(folder / "spec.json", spec)
+    _write_json(folder / _SPEC, spec)
     _write_json(folder / "metrics.json", run.metrics)
     reference = {
         "rows": run.rows,
@@ -133,9 +134,11 @@ def load_run(folder: Path) -> Run:
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such run folder")
+    if not (folder / _SPEC).is_file():
+        raise DataError(f"{folder}: not a run folder: it has no {_SPEC}")
     try:
         schema, table = load_schema(folder)
-        spec = spec_from_json(_read_json(folder / "spec.json"))
+        spec = spec_from_json(_read_json(folder / _SPEC))
         network = DeepFM(schema, configs(spec)[0])
         network.load_state_dict(load_file(folder / _WEIGHTS))
         metrics = _read_json(folder / "metrics.json")

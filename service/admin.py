@@ -15,6 +15,7 @@ from service.errors import NotReady, Problem, RequestError
 from service.incoming import read_body
 from service.keys import Keys
 from service.models import Models
+from service.problems import unknown_keys
 from service.trial import Kind, Trial
 
 _LARGEST_BODY_BYTES = 1024
@@ -87,9 +88,9 @@ async def _document_of(request: Request, *keys: str) -> dict[str, Any]:
     document = decode_json(body) if body.strip() else {}
     if not isinstance(document, dict):
         raise RequestError([Problem("", "wrong_type", "must be an object")])
-    if document.keys() - set(keys):
-        text = f"unknown key; expected {', '.join(keys)}"
-        raise RequestError([Problem("", "unknown_key", text)])
+    unknown = list(unknown_keys(document, keys, ""))
+    if unknown:
+        raise RequestError(unknown)
     return document
 
 

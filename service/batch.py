@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from features.arrow import canonical_columns, field_log
 from features.atomic import new_file
 from features.bundle import open_bundle
-from features.errors import DataError, FeatureError
+from features.errors import DataError, FeatureError, OutputError
 from features.log import Batch
 from features.schema import SIDES
 from features.signature import TrustedKeys
@@ -44,19 +44,27 @@ def score_file(
         BundleError: the bundle is not whole, or no trusted key has signed it.
         DataError: the input cannot be read, a value is refused by its field, or no field of the
             model has a column.
-        OutputError: the target cannot be written.
+        OutputError: the target cannot be written, is the input, or is not named `.parquet`.
     """
+    if target.suffix != ".parquet":
+        raise OutputError(f"{target}: Parquet is written, expected a name that ends in .parquet")
     scorer = Scorer(open_bundle(bundle, trusted), "auto")
     scorer.replay()
     log = field_log(location, scorer.bundle.schema.fields, keep_others=True)
+    if str(target.absolute()) in log.files():
+        raise OutputError(f"{target}: holds rows to score, expected another file")
+    told: set[str] = set()
     started = reported = time.perf_counter()
     rows = 0
     writer = None
     with new_file(target) as file:
         try:
             for batch in log.batches():
+                _tell_of_absent_columns(scorer, batch, told)
                 table = _scored(scorer, batch)
                 writer = writer or pq.ParquetWriter(file, table.schema, compression="zstd")
+                if table.schema != writer.schema:
+                    raise DataError(f"{batch.path}: has other columns than the file before it")
                 writer.write_table(table)
                 rows += table.num_rows
                 if time.perf_counter() - reported > _REPORT_S:
@@ -69,6 +77,14 @@ def score_file(
         if writer is None:
             raise DataError(f"{location}: no row to score")
     return rows
+
+
+def _tell_of_absent_columns(scorer: Scorer, batch: Batch, told: set[str]) -> None:
+    """Say once of each field that a file has no column of it, as when it was renamed upstream."""
+    fields = {member.name for member in scorer.bundle.schema.fields}
+    for name in sorted(fields - set(batch.table.schema.names) - told):
+        sys.stderr.write(f"{batch.path}: has no column '{name}', it is scored as missing\n")
+        told.add(name)
 
 
 def _scored(scorer: Scorer, batch: Batch) -> pa.Table:

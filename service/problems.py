@@ -52,7 +52,7 @@ class ProblemFinder:
         if not isinstance(body, dict):
             yield Problem("", "wrong_type", "the body must be an object")
             return
-        yield from _unknown_keys(body, ("instances", "columns"), "")
+        yield from unknown_keys(body, ("instances", "columns"), "")
         if ("instances" in body) == ("columns" in body):
             code = "unknown_key" if "columns" in body else "missing_key"
             yield Problem("", code, "give either instances or columns")
@@ -72,7 +72,7 @@ class ProblemFinder:
         if not isinstance(body, dict):
             yield Problem("", "wrong_type", "the body must be an object")
             return
-        yield from _unknown_keys(body, _RANK_KEYS, "")
+        yield from unknown_keys(body, _RANK_KEYS, "")
         yield from self._options(body)
         if body.get("context") is not None:
             yield from self._row(body["context"], "/context", "context")
@@ -114,7 +114,7 @@ class ProblemFinder:
         if not isinstance(item, dict):
             yield Problem(pointer, "wrong_type", "a candidate must be an object")
             return
-        yield from _unknown_keys(item, ("id", "features"), pointer)
+        yield from unknown_keys(item, ("id", "features"), pointer)
         if "id" not in item:
             yield Problem(f"{pointer}/id", "missing_key", "id is missing")
         else:
@@ -122,7 +122,7 @@ class ProblemFinder:
         yield from self._row(item.get("features", {}), f"{pointer}/features", "candidate")
 
     def _candidate_columns(self, found: dict[str, Any]) -> Iterator[Problem]:
-        yield from _unknown_keys(found, ("id", "features"), "/candidates")
+        yield from unknown_keys(found, ("id", "features"), "/candidates")
         ids = found.get("id")
         if "id" not in found:
             yield Problem("/candidates/id", "missing_key", "id is missing")
@@ -270,9 +270,8 @@ def _missing(member: Field, pointer: str) -> Iterator[Problem]:
         yield Problem(pointer, "missing_value", "this field must not be missing")
 
 
-def _unknown_keys(
-    found: Mapping[str, Any], known: Sequence[str], pointer: str
-) -> Iterator[Problem]:
+def unknown_keys(found: Mapping[str, Any], known: Sequence[str], pointer: str) -> Iterator[Problem]:
+    """The keys of an object that are none of those known, one problem each."""
     for key in found:
         if key not in known:
             expected = ", ".join(known)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
-from itertools import chain, islice
 from typing import Any
 
 import msgspec
@@ -137,7 +136,7 @@ class ScoreRoute:
         """
         _, score = await model.batcher.score(request.context, request.candidate, deadline, client)
         document = {"model": model.name, "version": model.version, "scores": score.tolist()}
-        return _encode(_with_warnings(document, request)), request.rows
+        return _encode(self._with_warnings(document, request)), request.rows
 
     def read_any(self, model: Model, body: bytes) -> Prepared:
         """Any body, the Python way.
@@ -160,6 +159,21 @@ class ScoreRoute:
         """
         if rows > self.settings.max_rows:
             raise decoder.explain(body)
+
+    def _with_warnings(
+        self, document: dict[str, Any], request: Prepared, repeated: int = 0
+    ) -> dict[str, Any]:
+        if not (request.unknown or request.truncated or repeated):
+            return document
+        found = [("id", "duplicate_id", repeated)] if repeated else []
+        found += [(cut(name), "unknown_field", count) for name, count in request.unknown.items()]
+        found += [(name, "truncated", count) for name, count in request.truncated.items()]
+        for _, code, count in found:
+            self.telemetry.warned[code] += count
+        # There may be as many unknown names as a body has room for.
+        first = found[:MOST_WARNINGS]
+        warnings = [{"field": name, "code": code, "count": count} for name, code, count in first]
+        return document | {"warnings": warnings}
 
 
 class RankRoute(ScoreRoute):
@@ -190,7 +204,7 @@ class RankRoute(ScoreRoute):
         if request.partial:
             document["scored"] = len(logit)
         repeated = request.rows - len(set(request.ids))
-        return _encode(_with_warnings(document, request, repeated)), len(logit)
+        return _encode(self._with_warnings(document, request, repeated)), len(logit)
 
     def read_any(self, model: Model, body: bytes) -> Prepared:
         """As `ScoreRoute.read_any`."""
@@ -238,19 +252,3 @@ def _json_headers(body: bytes) -> list[tuple[bytes, bytes]]:
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
     ]
-
-
-def _with_warnings(
-    document: dict[str, Any], request: Prepared, repeated: int = 0
-) -> dict[str, Any]:
-    if not (request.unknown or request.truncated or repeated):
-        return document
-    found = chain(
-        [("id", "duplicate_id", repeated)] if repeated else [],
-        ((cut(name), "unknown_field", count) for name, count in request.unknown.items()),
-        ((name, "truncated", count) for name, count in request.truncated.items()),
-    )
-    # There may be as many unknown names as a body has room for.
-    first = islice(found, MOST_WARNINGS)
-    warnings = [{"field": name, "code": code, "count": count} for name, code, count in first]
-    return document | {"warnings": warnings}

@@ -178,6 +178,13 @@ class Settings(BaseModel):
     def _separated(cls, given: Any) -> Any:
         return [n for n in map(str.strip, given.split(",")) if n] if type(given) is str else given
 
+    @field_validator("request_log")
+    @classmethod
+    def _in_a_folder(cls, given: Path | None) -> Path | None:
+        if given is not None and not given.parent.is_dir():
+            raise ValueError(f"there is no folder {given.parent}")
+        return given
+
     @field_validator("admin_port")
     @classmethod
     def _an_own_port_with_keys(cls, given: int | None, info: ValidationInfo) -> int | None:
@@ -246,9 +253,9 @@ def load_settings(**given: Any) -> Settings:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         name = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(
-            f"option {name} ({PREFIX}{name.upper()}): {first['msg'].lower()}"
-        ) from error
+        # What a validator of ours says is told as it stands.
+        reason = first.get("ctx", {}).get("error") or first["msg"].lower()
+        raise ConfigError(f"option {name} ({PREFIX}{name.upper()}): {reason}") from error
 
 
 def _without_injected() -> dict[str, str]:

@@ -62,6 +62,7 @@ class Telemetry(Collector):
         self.latency: defaultdict[str, Histogram] = defaultdict(Histogram)
         self.refusal_latency = Histogram()
         self.refused: Counter[str] = Counter()
+        self.warned: Counter[str] = Counter()
 
     def observe(self, route: str, status: int, rows: int, seconds: float) -> None:
         """Count one answered request."""
@@ -101,6 +102,10 @@ class Telemetry(Collector):
         for reason, count in self.refused.items():
             refused.add_metric([reason], count)
         yield refused
+        warned = CounterMetricFamily("deepfm_warnings", "Warnings told, in rows", labels=["code"])
+        for code, count in self.warned.items():
+            warned.add_metric([code], count)
+        yield warned
         waiting = sum(model.batcher.waiting for model in self.models.loaded.values())
         yield GaugeMetricFamily("deepfm_queue_rows", "Rows that wait for a run", value=waiting)
         version = GaugeMetricFamily("deepfm_model_version", "Version that answers")

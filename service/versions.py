@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from features.bundle import versions
+from features.bundle import MANIFEST_FILE, versions
 from features.errors import BundleError
 from service.errors import NotFound, ServiceError
 
@@ -137,6 +137,11 @@ class Versions:
         """Why a start found nothing to serve."""
         if self._refused:
             return BundleError(self._refused[max(self._refused)])
+        if (self.folder / MANIFEST_FILE).is_file():
+            return BundleError(
+                f"{self.folder}: is a version, expected the folder that holds it, "
+                f"{self.folder.parent}"
+            )
         return BundleError(f"{self.folder}: holds no version (a folder named 1, 2, ...)")
 
     @property

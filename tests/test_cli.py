@@ -73,6 +73,7 @@ def test_errors_are_one_sentence_that_names_the_place(
     assert told == "s.toml: unknown key 'train.epoch'; the nearest valid one is 'epochs'"
     assert "no such run folder" in failure(["export", "nothing"], capsys)
     assert "manifest.json" in failure(["inspect", "nothing"], capsys)
+    assert "--rows is -5, expected at least" in failure(["demo", "--rows=-5"], capsys)
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
 
 

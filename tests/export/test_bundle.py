@@ -12,7 +12,7 @@ import pytest
 from export import bundle as exporting
 from export.bundle import export_run, next_version
 from features.bundle import open_bundle
-from features.errors import ConfigError, DeepFMError, OutputError, ParityError, SchemaError
+from features.errors import ConfigError, DataError, DeepFMError, OutputError, ParityError
 
 
 def test_a_bundle_holds_what_the_contract_names(bundle_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_run_is_enough_to_export_from(
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SchemaError, match="the schema cannot be read"):
+    with pytest.raises(DataError, match=r"not a run folder: it has no spec\.json"):
         export_run(tmp_path, tmp_path / "m" / "1")
 
 

@@ -86,3 +86,10 @@ def test_a_cell_that_is_no_number_is_named_by_its_row(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("n,t\n" + "\n".join(text) + "\n")
     with pytest.raises(DataError, match="row 38: CSV conversion error"):
         read(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("text", ["a", '"a"'])
+def test_a_cell_that_is_no_number_is_named_by_its_column(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.csv").write_text(f"t,n\n{text},1\n{text},many\n")
+    with pytest.raises(DataError, match=r"In column 'n': .*'many'"):
+        read(tmp_path / "a.csv")

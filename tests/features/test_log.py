@@ -265,10 +265,21 @@ def test_a_column_of_nothing_is_missing(tmp_path: Path) -> None:
     assert np.isnan(numbers(batch, "f")).all()
 
 
-def test_an_absent_column_lists_those_there_are(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("wanted", "hint"), [("ff", "the nearest is 'f'"), ("g", "its columns are f")]
+)
+def test_an_absent_column_names_a_near_one_or_those_there_are(
+    tmp_path: Path, wanted: str, hint: str
+) -> None:
     path = write_csv(tmp_path / "a.csv", "x")
-    with pytest.raises(DataError, match=r"a\.csv: has no column 'g'; its columns are f"):
-        read(path, {"g": "any"})
+    with pytest.raises(DataError, match=rf"a\.csv: has no column '{wanted}'; {hint}"):
+        read(path, {wanted: "any"})
+
+
+def test_an_empty_file_has_no_column_at_all(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("")
+    with pytest.raises(DataError, match=r"a\.csv: has no column 'f'; it has no column at all"):
+        read(tmp_path / "a.csv", {"f": "any"})
 
 
 def test_a_repeated_column_is_refused(tmp_path: Path) -> None:

@@ -108,6 +108,26 @@ def test_a_wrong_type_is_named_by_its_place(load: Any, text: str, place: str) ->
 
 
 @pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (AGE + 'buckets = "many"\n', "fields.age.buckets: Expected `int | table`, got `str`"),
+        (AGE + 'missing = "drop"\n', "expected one of bucket, zero, reject"),
+        (
+            AGE + 'encoding = "value"\ntransform = "log"\n',
+            "expected one of none, log1p, standard",
+        ),
+        (AGE + '[export]\ncalibration = "plat"\n', "one of auto, none, platt, isotonic"),
+        (AGE + '[fields.both]\ntype = "cross"\n', "fields.both: there is no key `of`"),
+        ("[fields.agee]\nbuckets = 3\n", "fields.agee.type is missing, expected one of numeric"),
+    ],
+)
+def test_a_wrong_value_is_told_in_words_of_toml(load: Any, text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(HEAD + text)
+    assert message in caught.value.message
+
+
+@pytest.mark.parametrize(
     ("line", "message"),
     [
         ("negative_sampling_rate = 0", "above 0 and at most at 1"),

@@ -105,6 +105,7 @@ def test_label_that_is_text_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("label", [0, 1])
 def test_rows_of_one_class_are_refused(tmp_path: Path, label: int) -> None:
     message = refusal(tmp_path, changed(clicked=np.full(200, label)))
+    assert "log.parquet: the " in message
     assert "need both labels 0 and 1 in 'clicked'" in message
 
 

@@ -144,6 +144,11 @@ def test_fields_of_every_kind_have_a_line(
     assert page.row(field)[:4] == [field, side, kind, size]
 
 
+def test_crosses_are_counted_beside_the_fields(page: Page) -> None:
+    assert "and 3 crosses," in page.text
+    assert "crosses have none, their parts have" in " ".join(page.text.split())
+
+
 def test_spec_is_toml_with_every_default(run: Run, page: Page) -> None:
     written = tomllib.loads(page.text.partition("written out.")[2])
     assert written["name"] == "tiny"

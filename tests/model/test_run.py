@@ -69,6 +69,11 @@ def test_absent_folder_is_refused_by_path(tmp_path: Path) -> None:
         load_run(tmp_path / "absent")
 
 
+def test_another_folder_is_no_run_folder(tmp_path: Path) -> None:
+    with pytest.raises(DeepFMError, match=r"not a run folder: it has no spec\.json"):
+        load_run(tmp_path)
+
+
 @pytest.mark.parametrize(
     "name",
     [

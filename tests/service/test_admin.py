@@ -119,6 +119,11 @@ def test_a_wrong_body_is_told_and_changes_nothing(
     assert admin.get("/readyz").json()["version"] == 2
 
 
+def test_an_unknown_key_of_a_body_is_named(admin: TestClient) -> None:
+    answer = admin.post("/admin/reload", headers=bearer(KEY), json={"versions": 1})
+    assert answer.json()["errors"][0]["pointer"] == "/versions"
+
+
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"version": null}', b"\n"])
 def test_a_body_without_a_version_asks_for_the_newest(admin: TestClient, body: bytes) -> None:
     assert admin.post("/admin/reload", headers=bearer(KEY), json={"version": 1}).is_success

@@ -72,6 +72,16 @@ def test_metrics_count_requests_and_rows(client: TestClient) -> None:
     assert 'deepfm_request_seconds_count{route="/score"} 2.0' in text
 
 
+def test_metrics_count_rows_that_were_scored_with_a_warning(client: TestClient) -> None:
+    """A field renamed upstream is an unknown one."""
+    client.post("/score", json={"instances": [{"agee": 3}, {"agee": 4, "colour": "red"}, {}]})
+    twice = {"candidates": [{"id": 1}, {"id": 1}]}
+    client.post("/rank", json=twice)
+    text = client.get("/metrics").text
+    assert 'deepfm_warnings_total{code="unknown_field"} 3.0' in text
+    assert 'deepfm_warnings_total{code="duplicate_id"} 1.0' in text
+
+
 def test_metrics_count_refusals_and_waiting_rows(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

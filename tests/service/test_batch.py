@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from starlette.testclient import TestClient
 
-from features.errors import BundleError, DataError
+from features.errors import BundleError, DataError, OutputError
 from service.batch import score_file
 from tests.conftest import write_log
 from tests.service.linear import REJECTING, write_bundle
@@ -84,3 +85,46 @@ def test_a_value_that_its_field_rejects_names_the_row(tmp_path: Path) -> None:
 def test_a_bundle_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"manifest\.json"):
         score_file(tmp_path, "log.parquet", tmp_path / "out.parquet")
+
+
+def test_a_column_that_is_not_there_is_told_once(
+    bundle_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that was renamed upstream, above all."""
+    for name in ("a", "b"):
+        rows: dict[str, list[Any]] = {
+            field: ["1"] for field in FIELDS if field not in ("age", "city")
+        }
+        for field in ("income", "price", "size"):
+            rows[field] = [1.0]
+        for field in ("history", "tags"):
+            rows[field] = [["1"]]
+        (tmp_path / "log").mkdir(exist_ok=True)
+        pq.write_table(pa.table(rows), tmp_path / "log" / f"{name}.parquet")
+    score_file(bundle_path, str(tmp_path / "log"), tmp_path / "out.parquet")
+    told = capsys.readouterr().err.splitlines()
+    assert told == [
+        f"{tmp_path}/log/a.parquet: has no column '{name}', it is scored as missing"
+        for name in ("age", "city")
+    ]
+
+
+def test_the_input_is_not_overwritten(bundle_path: Path, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"item": ["3"]}), tmp_path / "log.parquet")
+    with pytest.raises(OutputError, match=r"log\.parquet: holds rows to score"):
+        score_file(bundle_path, str(tmp_path / "log.parquet"), tmp_path / "log.parquet")
+    assert pq.read_table(tmp_path / "log.parquet").column_names == ["item"]
+
+
+def test_parquet_is_not_written_under_another_name(bundle_path: Path, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"expected a name that ends in \.parquet"):
+        score_file(bundle_path, "log.parquet", tmp_path / "out.csv")
+
+
+def test_files_of_different_columns_are_not_put_into_one(bundle_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
+    pq.write_table(pa.table({"item": ["3"]}), tmp_path / "log" / "a.parquet")
+    pq.write_table(pa.table({"item": ["3"], "age": [1.0]}), tmp_path / "log" / "b.parquet")
+    with pytest.raises(DataError, match=r"b\.parquet: has other columns than the file before it"):
+        score_file(bundle_path, str(tmp_path / "log"), tmp_path / "out.parquet")
+    assert not (tmp_path / "out.parquet").exists()

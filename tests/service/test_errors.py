@@ -1,6 +1,9 @@
 import json
+import re
+from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 
 from features.errors import DeepFMError
 from service.errors import (
@@ -15,6 +18,8 @@ from service.errors import (
     answer_to,
     problem_answer,
 )
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -61,3 +66,11 @@ def test_long_pointers_do_not_make_a_long_answer() -> None:
     assert len(body) <= LARGEST_BODY_BYTES
     assert json.loads(body)["errors"]
     assert (b"content-length", str(len(body)).encode()) in headers
+
+
+def test_the_error_that_docs_api_shows_is_the_one_that_is_answered(client: TestClient) -> None:
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8").partition("\n## Errors\n")[2]
+    shown = re.search(r"/rank -d '(.*?)'\n```\n\n```json\n(.*?)\n```", text, re.DOTALL)
+    assert shown is not None
+    body, answer = (json.loads(part.replace("item_id", "item")) for part in shown.groups())
+    assert client.post("/rank", json=body).json() == answer

@@ -102,8 +102,16 @@ def test_workers_share_the_cores(
 def test_options_that_do_not_go_together_are_refused(
     variable: str, given: dict[str, float]
 ) -> None:
-    with pytest.raises(ConfigError, match=variable):
+    with pytest.raises(ConfigError, match=variable) as caught:
         load_settings(**given)
+    assert "value error" not in caught.value.message.lower()
+
+
+def test_a_request_log_in_no_folder_is_refused(tmp_path: Path) -> None:
+    """Every line would be lost."""
+    with pytest.raises(ConfigError, match=r"DEEPFM_REQUEST_LOG\): there is no folder .*/none$"):
+        load_settings(request_log=tmp_path / "none" / "requests.jsonl")
+    assert load_settings(request_log="-").request_log == Path("-")
 
 
 def test_a_second_version_has_a_share_of_its_kind() -> None:

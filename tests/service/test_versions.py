@@ -51,6 +51,13 @@ def test_a_folder_without_versions_is_refused(tmp_path: Path) -> None:
     assert "holds no version" in versions.nothing_served().message
 
 
+def test_a_version_in_place_of_its_folder_is_told_so(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, 1) / "1"
+    (folder / "manifest.json").touch()
+    told = Versions(folder, None).nothing_served().message
+    assert told.endswith(f"is a version, expected the folder that holds it, {folder.parent}")
+
+
 def test_a_start_whose_folder_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="cannot be read"):
         Versions(tmp_path / "none", None).due()
