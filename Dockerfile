@@ -40,9 +40,11 @@ ARG PIP_EXTRA_INDEX_URL
 WORKDIR /app
 COPY --from=compiled /src ./
 # There is no compiler here: what was compiled stays in its place, and pip says that it built none.
-RUN python -m pip install --no-cache-dir -c constraints.txt -e ".[train,serve]" \
+RUN python -m venv --without-pip /venv \
+    && python -m pip --python /venv/bin/python install --no-cache-dir \
+         -c constraints.txt -e ".[train,serve]" \
     && install -d -o 10001 -g 10001 /bundles
-ENV PYTHONUNBUFFERED=1
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1
 USER 10001:10001
 WORKDIR /bundles
 ENTRYPOINT ["deepfm"]
