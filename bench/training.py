@@ -215,7 +215,8 @@ def run_apart(name: str, job: dict[str, Any]) -> dict[str, float]:
     command = [sys.executable, "-m", "bench.training", "--ours", str(file)]
     if name != "ours":
         script = str(Path(__file__).with_name("peers.py"))
-        command = [str(environment(name)), "-W", "ignore", script, name, str(file)]
+        # Isolated: what lies beside the script would hide modules of the same name (profile).
+        command = [str(environment(name)), "-I", "-W", "ignore", script, name, str(file)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if ended.returncode:
         sys.exit(f"{name} failed: {ended.stderr.strip()[-2000:]}")
