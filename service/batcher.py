@@ -157,7 +157,12 @@ class Batcher:
         if not self._is_scheduled:
             self._is_scheduled = True
             loop.call_soon(self._run)
-        return await member.future
+        try:
+            return await member.future
+        finally:
+            # An error's traceback holds this frame, the frame the member, its future the error:
+            # a ring with all rows in it, which only the collector would free.
+            del member
 
     def _run(self) -> None:
         other = self._short if self._turn is self._long else self._long

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import math
+import weakref
 from typing import Any
 
 import numpy as np
@@ -146,6 +150,30 @@ def test_past_its_deadline_or_without_its_client_nothing_is_run() -> None:
     assert isinstance(late, ScoringTimeout)
     assert isinstance(left, ClientGone)
     assert (runs.rows, found.waiting) == ([], 0)
+
+
+def test_rows_that_were_not_run_are_freed_without_the_collector() -> None:
+    """It looks seldom: a load of such requests would grow without bound."""
+    found, _ = batcher()
+    gone = Client()
+    gone.is_gone = True
+
+    async def ask(deadline: float, client: Client) -> weakref.ref[Any]:
+        candidate = rows(1)
+        with contextlib.suppress(ScoringTimeout, ClientGone):
+            await found.score(rows(0), candidate, deadline, client)
+        return weakref.ref(candidate.index)
+
+    async def main() -> list[Any]:
+        left = [await ask(0.0, Client()), await ask(math.inf, gone)]
+        await asyncio.sleep(0)  # until then the loop itself holds the last future
+        return [ref() for ref in left]
+
+    gc.disable()
+    try:
+        assert asyncio.run(main()) == [None, None]
+    finally:
+        gc.enable()
 
 
 def timed() -> tuple[Batcher, Runs, list[float]]:
