@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,10 +21,9 @@ def new_file(target: Path) -> Iterator[Path]:
     """
     with _reported(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        os.close(handle)
-        file = Path(name)
+        file = _beside(target)
         try:
+            file.touch(exist_ok=False)
             yield file
             file.chmod(0o644)
             _fsync(file)
@@ -45,8 +44,9 @@ def new_folder(target: Path) -> Iterator[Path]:
         raise OutputError(f"{target} exists already; it is never overwritten")
     with _reported(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        folder = _beside(target)
         try:
+            folder.mkdir()
             yield folder
             folder.chmod(0o755)
             for file in folder.iterdir():
@@ -57,6 +57,11 @@ def new_folder(target: Path) -> Iterator[Path]:
             _fsync(target.parent)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _beside(target: Path) -> Path:
+    """A name that nothing has; known before anything is made, so that a signal leaves nothing."""
+    return target.with_name(f".{target.name}.{secrets.token_hex(8)}")
 
 
 @contextmanager

@@ -1,10 +1,18 @@
 from __future__ import annotations
 
+import contextlib
+import itertools
 import stat
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
+from features import atomic
 from features.atomic import new_file, new_folder
 from features.errors import OutputError
 
@@ -121,3 +129,47 @@ def test_a_full_disk_inside_the_block_names_the_target(tmp_path: Path) -> None:
     ):
         raise OSError(28, "No space left on device")
     assert names(tmp_path) == set()
+
+
+def interrupts(at: int) -> Callable[[FrameType, str, object], Any]:
+    """A tracer that raises in the `at`-th line that this module or contextlib runs."""
+    lines = itertools.count()
+
+    def tracer(frame: FrameType, event: str, _: object) -> Any:
+        if frame.f_code.co_filename not in (atomic.__file__, contextlib.__file__):
+            return None
+        if event == "line" and next(lines) == at:
+            raise KeyboardInterrupt
+        return tracer
+
+    return tracer
+
+
+def write_interrupted(
+    writer: Callable[[Path], AbstractContextManager[Path]], target: Path, at: int
+) -> bool:
+    """Whether it was."""
+    before = sys.gettrace()
+    sys.settrace(interrupts(at))
+    try:
+        with writer(target) as draft:
+            (draft / "a.txt" if draft.is_dir() else draft).write_text("whole")
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+@pytest.mark.parametrize("writer", [new_file, new_folder])
+def test_a_signal_at_any_line_leaves_the_target_or_nothing(
+    writer: Callable[[Path], AbstractContextManager[Path]], tmp_path: Path
+) -> None:
+    left = set()
+    for at in itertools.count():
+        parent = tmp_path / str(at)
+        parent.mkdir()
+        if not write_interrupted(writer, parent / "1", at):
+            return
+        left.add(tuple(names(parent)))
+        assert left <= {(), ("1",)}, at
