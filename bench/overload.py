@@ -9,8 +9,8 @@ that came in time. Twice and five times that are sent, then 0.8 times, for the t
 recover; last, the best is measured once more, for these machines change while they are used.
 
 An answer is useful if it came by its deadline, counted by the client from when the request was due;
-refusals are counted from there too. How long the server itself took to refuse, from the request's
-head on, is told by its own metrics.
+refusals are counted from there too. How long the server itself took to refuse, from the last byte
+of the body on, is told by its own metrics; most are refused before that.
 """
 
 from __future__ import annotations

@@ -54,6 +54,12 @@ def arrival_of(scope: Scope) -> float:
     return time.perf_counter() if arrived is None else arrived
 
 
+def end_of(scope: Scope) -> float:
+    """When a request's last byte was there, on `time.perf_counter`; now where it is not yet."""
+    ended: float | None = scope.get("state", {}).get("ended")
+    return time.perf_counter() if ended is None else ended
+
+
 def length_of(headers: Headers) -> int:
     """Bytes of the body as its head names them; 0 where it does not."""
     for name, value in headers:

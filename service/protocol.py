@@ -166,6 +166,7 @@ class Protocol(HttpToolsProtocol):
         """End a request; called by the parser."""
         self.whole = self.scope
         if self.turned_away is not self.scope:
+            self.scope["state"]["ended"] = time.perf_counter()
             super().on_message_complete()
         elif self.server_state.default_headers:  # the server ends, and this was the last
             self.transport.close()

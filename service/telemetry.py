@@ -95,7 +95,7 @@ class Telemetry(Collector):
         for route, histogram in self.latency.items():
             latency.add_metric([route], histogram.cumulated, histogram.sum)
         yield latency
-        refusals = HistogramMetricFamily("deepfm_refusal_seconds", "From head to a 429")
+        refusals = HistogramMetricFamily("deepfm_refusal_seconds", "From body to a 429")
         refusals.add_metric([], self.refusal_latency.cumulated, self.refusal_latency.sum)
         yield refusals
         refused = CounterMetricFamily("deepfm_refused", "Refusals", labels=["reason"])

@@ -10,7 +10,7 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from service.errors import Answer
-from service.incoming import arrival_of
+from service.incoming import arrival_of, end_of
 from service.protocol import ConnectionLimits, Protocol
 
 PATIENCE_S = 0.05
@@ -77,6 +77,7 @@ class Talk:
     ) -> None:
         self.run: list[str] = []
         self.arrived: list[float] = []
+        self.ended: list[float] = []
         self.turns: dict[bytes, Answer] = {}  # targets that are refused at their head
         self.headers: list[tuple[bytes, bytes]] = []
         self.refused: list[str] = []
@@ -116,6 +117,7 @@ class Talk:
         await self.may_answer.wait()
         self.run.append(scope["path"])
         self.arrived.append(arrival_of(scope))
+        self.ended.append(end_of(scope))
         self.headers = scope["headers"]
         answer = scope["path"].encode() + body
         length = (b"content-length", str(len(answer)).encode())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, cast
@@ -101,10 +102,13 @@ def test_metrics_keep_refusals_apart_from_answers(
 
     client.post("/score", json={"instances": [{}]})
     monkeypatch.setattr(Batcher, "admit", refuse)
+    monkeypatch.setattr("service.routes.arrival_of", lambda _: time.perf_counter() - 100)
     client.post("/score", json={"instances": [{}]})
     text = client.get("/metrics").text
     assert 'deepfm_request_seconds_count{route="/score"} 1.0' in text
     assert "deepfm_refusal_seconds_count 1.0" in text
+    # Counted from the body's end, however long that took to arrive.
+    assert 'deepfm_refusal_seconds_bucket{le="5.0"} 1.0' in text
     assert 'deepfm_requests_total{route="/score",status="429"} 1.0' in text
 
 

@@ -195,15 +195,20 @@ def test_an_expectation_that_is_not_known_is_ignored() -> None:
     assert talk(lambda: said(request("/a", b"1", b"expect: more"))).answers == [(200, b"/a1")]
 
 
-def test_a_request_arrives_with_its_head() -> None:
+def test_a_request_arrives_with_its_head_and_ends_with_its_body() -> None:
     async def act() -> Talk:
         talk = Talk()
         began = time.perf_counter()
         await talk.say(b"POST /a HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\n")
         head = time.perf_counter()
         await asyncio.sleep(0.01)
+        talk.may_answer.clear()
         await talk.say(b"x")
-        assert began <= talk.arrived[0] <= head
+        body = time.perf_counter()
+        await asyncio.sleep(0.01)
+        talk.may_answer.set()
+        await talk.say()
+        assert began <= talk.arrived[0] <= head <= talk.ended[0] <= body
         return talk
 
     assert talk(act).answers == [(200, b"/ax")]
