@@ -80,6 +80,12 @@ class Outcome:
         """Answers a second that came in time."""
         return sum(ms <= deadline_ms for ms in self.latency_ms) / self.seconds
 
+    def share(self, deadline_ms: float) -> float:
+        """Of all requests, those that were answered in time."""
+        others = sum(map(len, self.refused_ms.values())) + self.errors.total()
+        in_time = sum(ms <= deadline_ms for ms in self.latency_ms)
+        return in_time / max(1, len(self.latency_ms) + others)
+
     def line(self, deadline_ms: float) -> str:
         """All of it for a person."""
         refused = ", ".join(
@@ -124,7 +130,7 @@ class Overload:
         before = first.useful(self.deadline_ms)
         print(f"best: {first.line(self.deadline_ms)}")
         rate = CALM * before
-        share = self.outcome(rate, seconds).useful(self.deadline_ms) / rate
+        share = self.outcome(rate, seconds).share(self.deadline_ms)
         print(f"{rate:.1f}/s: a share of {share:.2f} in time", flush=True)
         found = {load: self.overload(load * before, 60 * minutes) for load in LOADS}
         self.recover(rate)
@@ -165,8 +171,9 @@ class Overload:
     def recover(self, rate: float) -> None:
         """Print which share of the requests of each second after an overload is in time."""
         found = self.windows(rate, RECOVERY_S, RECOVERY_S)
-        useful = (Outcome.of(rate, 1, [one]).useful(self.deadline_ms) for one in found)
-        shares = " ".join(f"{one / rate:.2f}" for one in useful)
+        shares = " ".join(
+            f"{Outcome.of(rate, 1, [one]).share(self.deadline_ms):.2f}" for one in found
+        )
         print(f"{rate:.1f}/s right after it, share in time of each second: {shares}")
 
     def outcome(self, rate: float, seconds: float) -> Outcome:

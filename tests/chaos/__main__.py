@@ -33,6 +33,7 @@ def rows(scene: faults.Scene) -> Iterator[Row]:
     for alone in (
         faults.sigterm_alone,
         faults.sigterm_behind_balancer,
+        faults.moved_clock,
         faults.no_room_for_logs,
         faults.no_room_on_disk,
     ):

@@ -11,9 +11,11 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 
+from tests.chaos.clock import build_clock
 from tests.chaos.disk import full_disk
 from tests.chaos.load import PAUSE_S, Load
 from tests.chaos.questions import VERSIONS, Question
@@ -25,6 +27,7 @@ WORKERS = 2
 _STOPPED_S = 3.0
 _IDLE_CONNECTIONS = 300
 _HELD_S = 2.0
+_DAY_S = 86_400
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,32 @@ def _expect_end(server: Server, row: Row) -> None:
     ended = server.process.wait(PATIENCE_S)
     if ended != 0:
         row.broken.append(f"the server ended with {ended}")
+
+
+def moved_clock(scene: Scene) -> Row:
+    """Nothing but the log tells the time of day: nobody waits longer, or shorter, when it jumps."""
+    times = scene.times(2, 10)
+    row = Row("clock moved", f"{times} x a day ahead, a day back, right again")
+    clock = build_clock(scene.folder.parent / "clock")
+    if clock is None:
+        row.injected = "not possible here: there is no C compiler"
+        return row
+    log = clock.file.with_name("log")
+    with log.open("w") as file, started(
+        scene.folder, WORKERS, file.fileno(), clock.variables
+    ) as server:
+        with scene.load(server.address) as load:
+            for turn in range(times):
+                for days in (1, -1, 0):
+                    clock.move(days * _DAY_S)
+                    server.switch(VERSIONS[turn % len(VERSIONS)])
+                    time.sleep(0.3)
+        row.add(load)
+    today = datetime.now(UTC).date()
+    for days in (1, -1):
+        if f'{{"time": "{today + timedelta(days)}T' not in log.read_text():
+            row.broken.append(f"the clock was not moved by {days} days")
+    return row
 
 
 def no_room_for_logs(scene: Scene) -> Row:
