@@ -29,9 +29,10 @@ from service.scorer import Floats, Scorer
 from service.waiting import NOBODY, Client, Member, Queue
 
 _NEWEST_SHARE = 0.2
-# The run that went on, it may be, while a request arrived and nobody saw it; and one for those
-# before it that take longer than the mean.
-_SPARE_RUNS = 2
+# Runs that may be in the way beside those before it: some take longer than the mean, and at a
+# request's head one that went on, it may be, while it arrived and nobody saw it. What was let in
+# there is so seldom refused later, when it has cost something.
+_SPARE_RUNS, _SPARE_RUNS_AT_HEAD = 1, 2
 # Of a partial answer: sorting and writing it take their time after the last row.
 _ANSWER_S = 0.001
 _Chosen = list[tuple[Member, tuple[Encoded, Encoded]]]
@@ -62,6 +63,7 @@ class Batcher:
         self._long = Queue()
         self._turn = self._long
         self._is_scheduled = False
+        self._was_full = False
         self._ended: float | None = None  # the run before, if another was to follow at once
         self._coming = 0
         self._row_s = 0.0  # seconds of a row in recent full runs; 0 before the first
@@ -73,8 +75,8 @@ class Batcher:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a full run waits; nothing is refused where none does."""
-        return max(self._short.rows, self._long.rows) >= self._rows_per_run
+        """Whether a full run waits, or did when the last one began; else nothing is refused."""
+        return self._was_full or max(self._short.rows, self._long.rows) >= self._rows_per_run
 
     def expect(self, rows: int, deadline: float) -> None:
         """`admit` a request at its head; its rows will come in the loop's next turn.
@@ -85,7 +87,7 @@ class Batcher:
         Raises:
             Overloaded: too much waits before them, or comes with them.
         """
-        self.admit(rows, deadline, self._coming)
+        self.admit(rows, deadline, self._coming, _SPARE_RUNS_AT_HEAD)
         if not self._coming:
             loop = asyncio.get_running_loop()
             loop.call_soon(loop.call_soon, self._forget_coming)
@@ -94,13 +96,16 @@ class Batcher:
     def _forget_coming(self) -> None:
         self._coming = 0
 
-    def admit(self, rows: int, deadline: float, coming: int = 0) -> None:
+    def admit(
+        self, rows: int, deadline: float, coming: int = 0, spare_runs: int = _SPARE_RUNS
+    ) -> None:
         """Refuse so many more rows where they cannot be scored in time.
 
         Args:
             rows: of the request; 1 while they are not known.
             deadline: on the batcher's clock.
             coming: rows that will wait before them too.
+            spare_runs: that may come before them beside those that wait.
 
         Raises:
             Overloaded: too much waits before them.
@@ -108,15 +113,15 @@ class Batcher:
         own, other = self._short, self._long
         if rows > self._rows_per_run:
             own, other = other, own
-        if own.rows < self._rows_per_run:
-            return
         before = own.rows + coming
+        if before < self._rows_per_run:
+            return
         if before + rows > self._max_queued_rows:
             raise Overloaded("too many rows are waiting", reason="queue_full")
         if deadline < math.inf:
             # Whole runs: those of its queue, the other queue's turns, and some to spare.
             runs = self._runs(before + rows)
-            runs += min(self._runs(other.rows), runs) + _SPARE_RUNS
+            runs += min(self._runs(other.rows), runs) + spare_runs
             if self._clock() + runs * self._rows_per_run * self._row_s > deadline:
                 raise Overloaded("the deadline would pass before the answer", reason="deadline")
 
@@ -168,6 +173,7 @@ class Batcher:
         other = self._short if self._turn is self._long else self._long
         self._turn = other if other.members else self._turn
         began, rows = self._clock(), 0
+        self._was_full = self._turn.rows >= self._rows_per_run
         chosen = self._take(self._turn, began)
         try:
             rows = self._score(chosen)

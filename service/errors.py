@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
@@ -155,6 +156,12 @@ def problem_answer(status: int, detail: str, problems: Sequence[Problem] = ()) -
     return status, headers, body
 
 
+# There are two, and under overload most answers are one of them.
+@lru_cache(maxsize=2)
+def _overload_answer(message: str) -> Answer:
+    return problem_answer(Overloaded.status, message)
+
+
 def cut(name: str) -> str:
     """A name that the client made up, as an answer may repeat it: an answer does not grow by it."""
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
@@ -167,6 +174,8 @@ def token(name: str) -> str:
 
 def answer_to(error: Exception) -> Answer:
     """The answer to any exception; the text of one that is not ours stays inside."""
+    if isinstance(error, Overloaded):
+        return _overload_answer(error.message)
     if isinstance(error, RequestError):
         return problem_answer(error.status, error.message, error.problems)
     if isinstance(error, ServiceError):

@@ -186,9 +186,10 @@ def moved_clock(scene: Scene) -> Row:
         row.injected = "not possible here: there is no C compiler"
         return row
     log = clock.file.with_name("log")
-    with log.open("w") as file, started(
-        scene.folder, WORKERS, file.fileno(), clock.variables
-    ) as server:
+    with (
+        log.open("w") as file,
+        started(scene.folder, WORKERS, file.fileno(), clock.variables) as server,
+    ):
         with scene.load(server.address) as load:
             for turn in range(times):
                 for days in (1, -1, 0):

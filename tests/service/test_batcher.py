@@ -218,9 +218,9 @@ def test_a_pace_that_was_wrong_is_learnt_anew_by_partial_requests() -> None:
     assert scored(2.1) == 4
 
 
-@pytest.mark.parametrize(("deadline_s", "is_refused"), [(3.9, True), (4.1, False)])
+@pytest.mark.parametrize(("deadline_s", "is_refused"), [(2.9, True), (3.1, False)])
 def test_what_cannot_be_in_time_is_refused_at_the_door(deadline_s: float, is_refused: bool) -> None:
-    """Two runs, its own the second, and two to spare."""
+    """Two runs, its own the second, and one to spare."""
     found, _, now = timed()
 
     async def main() -> list[Any]:
@@ -247,6 +247,50 @@ def test_what_would_end_too_late_is_not_run_while_a_full_run_waits_behind_it(
     assert isinstance(late, ScoringTimeout) != is_run
     assert [logit.tolist() for logit, _ in others] == [[n] for n in range(waiting_rows)]
     assert sum(runs.rows) == 2 + 2 * is_run + waiting_rows  # two told the pace
+
+
+@pytest.mark.parametrize(("deadline_s", "is_refused"), [(3.9, True), (4.1, False)])
+def test_at_its_head_a_request_is_judged_by_one_run_more(
+    deadline_s: float, is_refused: bool
+) -> None:
+    """And a run later it is let in all the same."""
+    found, _, now = timed()
+
+    async def main() -> bool:
+        waiting = asyncio.create_task(found.score(rows(0), rows(1, 2)))
+        await asyncio.sleep(0)
+        deadline = now[0] + deadline_s
+        try:
+            found.expect(2, deadline)
+        except Overloaded:
+            return True
+        now[0] += 0.99
+        await found.score(rows(0), rows(3, 4), deadline)
+        await waiting
+        return False
+
+    assert asyncio.run(main()) == is_refused
+
+
+def test_behind_a_full_run_heads_are_judged_though_nothing_waits_yet() -> None:
+    found, _, now = timed()
+
+    async def main() -> tuple[list[bool], bool]:
+        await found.score(rows(0), rows(1, 2))
+        assert (found.waiting, found.is_busy) == (0, True)
+        refused = []
+        for _ in range(4):
+            try:
+                found.expect(2, now[0] + 4.5)
+            except Overloaded:
+                refused.append(True)
+            else:
+                refused.append(False)
+        await found.score(rows(0), rows(1))
+        return refused, found.is_busy
+
+    # Two rows are a run: the first needs none before it, the second one and two to spare.
+    assert asyncio.run(main()) == ([False, False, True, True], False)
 
 
 def test_what_is_expected_in_one_turn_of_the_loop_counts_together() -> None:
