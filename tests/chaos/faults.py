@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import cycle
 from pathlib import Path
 from types import MappingProxyType
 
@@ -191,11 +192,10 @@ def moved_clock(scene: Scene) -> Row:
         started(scene.folder, WORKERS, file.fileno(), clock.variables) as server,
     ):
         with scene.load(server.address) as load:
-            for turn in range(times):
-                for days in (1, -1, 0):
-                    clock.move(days * _DAY_S)
-                    server.switch(VERSIONS[turn % len(VERSIONS)])
-                    time.sleep(0.3)
+            for days, version in zip((1, -1, 0) * times, cycle(VERSIONS), strict=False):
+                clock.move(days * _DAY_S)
+                server.switch(version)
+                time.sleep(0.3)
         row.add(load)
     today = datetime.now(UTC).date()
     for days in (1, -1):
