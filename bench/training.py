@@ -2,7 +2,8 @@
 
 `python -m bench.training` times steps after warm-up, and epochs that include reading the rows, on
 a Criteo-shaped job (bench/job.py): 39 single-valued fields, embedding 16, dense layers 3 x 400,
-batch 4096; where there is dropout, also what R-Drop costs us. `--frappe SEEDS` trains on frappe_x1
+batch 4096. The libraries take turns, three times, and medians are told: a shared machine is slower
+for minutes. Where there is dropout, also what R-Drop costs us. `--frappe SEEDS` trains on frappe_x1
 in `CTR_DATA` instead, ours and FuxiCTR, with the published settings. Each library gets an
 environment of its own in the temporary folder, once.
 """
@@ -19,6 +20,7 @@ import time
 import venv
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -51,6 +53,7 @@ LIBRARIES = {  # the library itself without what it pins, then what it needs
     ),
 }
 BATCH, STEPS, WARM, EPOCH_STEPS = 4096, 20, 5, 60
+ROUNDS = 3
 JOBS = [  # millions of rows, hidden widths, batch norm, dropout, whether an epoch is timed too
     (1, [400, 400, 400], False, 0.0, True),
     (5, [400, 400, 400], False, 0.0, False),
@@ -83,16 +86,22 @@ def compare_steps() -> None:
             "hidden": hidden, "batch_norm": batch_norm, "dropout": dropout, "epoch": epoch,
         }  # fmt: skip
         what = f"{'x'.join(map(str, hidden)) or 'FM'}{' bn dropout' if batch_norm else ''}"
-        mine = run_apart("ours", job)
-        found = {"ours": mine}
-        for name in LIBRARIES if hidden else ():
-            found[name] = run_apart(name, job)
+        names = ["ours", *(LIBRARIES if hidden else ())]
+        rounds = [{name: run_apart(name, job) for name in names} for _ in range(ROUNDS)]
+        found = {name: medians([one[name] for one in rounds]) for name in names}
+        mine = found["ours"]
         for name, one in found.items():
             print(f"{millions:>4}M {what:<24} {name:<14} {measured(job, one, mine)}", flush=True)
         if dropout:
-            twice = run_apart("ours", job | {"r_drop": 1.0})["step_s"]
+            again = [run_apart("ours", job | {"r_drop": 1.0}) for _ in range(ROUNDS)]
+            twice = medians(again)["step_s"]
             print(f"{millions:>4}M {what:<24} ours, R-Drop: a step takes "
                   f"{twice / mine['step_s']:.2f} times a plain one", flush=True)  # fmt: skip
+
+
+def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
+    """Of each figure that several rounds gave."""
+    return {name: median(one[name] for one in rounds) for name in rounds[0]}
 
 
 def measured(job: dict[str, Any], one: dict[str, float], mine: dict[str, float]) -> str:
