@@ -31,7 +31,9 @@ Kind = Literal["number", "category", "any"]
 _AS_TEXT = {"compression": "infer", "newline": "", "encoding": "utf-8-sig"}
 _SEPARATORS = {"csv": ",", "tsv": "\t"}
 BATCH_ROWS = 131_072
-# What Arrow, fsspec and csv raise for a file that is missing, damaged, of another form or no UTF-8;
+# What Arrow, fsspec, csv and the decompressors under them (EOFError: a file cut short; zlib.error:
+# a damaged one) raise for a file that is missing, damaged, of another form or no UTF-8, or that has
+# lists with more than 2 GiB of text in a batch (ArrowNotImplementedError; no test is that large);
 # anything else is a fault of ours and keeps its traceback.
 _UNREADABLE = (
     pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, EOFError, UnicodeError, zlib.error,

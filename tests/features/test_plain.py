@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from features.plain import CODED, IS_COMPILED, PlainReader
 
+# The module is optional: no compiler, no module. The gate asserts that it was built.
 pytestmark = pytest.mark.skipif(not IS_COMPILED, reason="features._texts was not built")
 
 HEADER = ("n", "skipped", "c", "t")

@@ -158,6 +158,7 @@ def test_opening_without_keys_imports_no_cryptography(signed: Path) -> None:
     subprocess.run([sys.executable, "-c", script, str(signed)], check=True)
 
 
+# The commands of docs/security.md; the product itself signs without this program.
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
 def test_the_documented_commands_make_keys_and_check_a_signature(tmp_path: Path) -> None:
     def openssl(*arguments: str) -> None:

@@ -52,6 +52,7 @@ def test_other_origins_are_allowed_nothing(client: TestClient, path: str) -> Non
         assert not [name for name in answer.headers if name.startswith("access-control-")]
 
 
+# A browser is no Python package: nothing that the project installs brings one.
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 def test_a_browser_shows_the_page_and_its_policy_stops_nothing(
