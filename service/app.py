@@ -18,8 +18,8 @@ from starlette.routing import Route
 from features.description import schema_summary
 from service.admin import AdminRoutes
 from service.docs_page import docs, docs_file
-from service.errors import Answer, ClientGone, NotReady, ServiceError, answer_to, problem_answer
-from service.incoming import Headers, Receive, Scope, path_of
+from service.errors import ClientGone, NotReady, ServiceError, answer_to, problem_answer
+from service.incoming import Receive, Scope, path_of
 from service.keys import Door, Keys
 from service.models import Models
 from service.openapi import document
@@ -69,7 +69,7 @@ class App(FastAPI):
         """Answer on the short way where there is one."""
         if self.door is not None and scope["type"] == "http":
             try:
-                self.door.check(scope)
+                self.door.check(path_of(scope), scope)
             except ServiceError as error:
                 self.telemetry.refuse(error.reason)
                 await _response(*answer_to(error))(scope, receive, send)
@@ -86,16 +86,28 @@ class App(FastAPI):
                 return
         await super().__call__(scope, receive, send)
 
-    def refusal(self, method: bytes, target: bytes, headers: Headers) -> Answer | None:
+    def refusal(self, method: bytes, target: bytes, scope: Scope) -> bytes | None:
         """The answer to a request that is refused at its head; None for one to go on with.
 
-        Where somebody must be asked first (for a key) or wants to know (a second version, the log
-        of requests), all go on.
+        Whoever the door refuses goes on, to be told so; so do all where somebody wants to know of
+        each (a second version, the log of requests).
+
+        Args:
+            method: of the request.
+            target: its path and query.
+            scope: in which these two are not yet.
         """
-        if self.door or self.models.second or self.request_log or method != b"POST":
+        route, model = self.hot_targets.get(target), self.models.current
+        if route is None or model is None or not model.batcher.is_busy or method != b"POST":
             return None
-        route = self.hot_targets.get(target)
-        return None if route is None else route.refusal(headers)
+        if self.models.second or self.request_log:
+            return None
+        if self.door is not None:
+            try:
+                self.door.check(route.name, scope)
+            except ServiceError:
+                return None
+        return route.refusal(model, scope["headers"])
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document, with the fields of the model that answers."""

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.encode import Encoded
-from service.errors import ClientGone, Overloaded
+from service.errors import ClientGone, Excess, Overloaded
 from service.scorer import Floats, Scorer
 from service.waiting import NOBODY, Client, Member, Queue
 
@@ -78,52 +78,62 @@ class Batcher:
         """Whether a full run waits, or did when the last one began; else nothing is refused."""
         return self._was_full or max(self._short.rows, self._long.rows) >= self._rows_per_run
 
-    def expect(self, rows: int, deadline: float) -> None:
-        """`admit` a request at its head; its rows will come in the loop's next turn.
+    def expect(self, rows: int, deadline: float) -> Excess | None:
+        """What a request would exceed, judged at its head; without that, its rows are expected.
 
-        Until then they count as waiting for whoever is expected after it: what the loop reads in
-        one turn would else be admitted as if each were alone.
-
-        Raises:
-            Overloaded: too much waits before them, or comes with them.
+        They will come in the loop's next turn. Until then they count as waiting for whoever is
+        expected after it: what the loop reads in one turn would else be admitted as if each were
+        alone.
         """
-        self.admit(rows, deadline, self._coming, _SPARE_RUNS_AT_HEAD)
-        if not self._coming:
-            loop = asyncio.get_running_loop()
-            loop.call_soon(loop.call_soon, self._forget_coming)
-        self._coming += rows
+        excess = self._excess(rows, deadline, self._coming, _SPARE_RUNS_AT_HEAD)
+        if excess is None:
+            if not self._coming:
+                loop = asyncio.get_running_loop()
+                loop.call_soon(loop.call_soon, self._forget_coming)
+            self._coming += rows
+        return excess
 
     def _forget_coming(self) -> None:
         self._coming = 0
 
-    def admit(
-        self, rows: int, deadline: float, coming: int = 0, spare_runs: int = _SPARE_RUNS
-    ) -> None:
+    def admit(self, rows: int, deadline: float) -> None:
         """Refuse so many more rows where they cannot be scored in time.
 
         Args:
             rows: of the request; 1 while they are not known.
             deadline: on the batcher's clock.
-            coming: rows that will wait before them too.
-            spare_runs: that may come before them beside those that wait.
 
         Raises:
             Overloaded: too much waits before them.
+        """
+        excess = self._excess(rows, deadline, 0, _SPARE_RUNS)
+        if excess is not None:
+            raise Overloaded(excess)
+
+    def _excess(self, rows: int, deadline: float, coming: int, spare_runs: int) -> Excess | None:
+        """What so many more rows would exceed.
+
+        Args:
+            rows: of a request.
+            deadline: on the batcher's clock.
+            coming: rows that will wait before them, beside those that wait.
+            spare_runs: that may come before them, beside those of the rows that wait.
         """
         own, other = self._short, self._long
         if rows > self._rows_per_run:
             own, other = other, own
         before = own.rows + coming
         if before < self._rows_per_run:
-            return
+            return None
         if before + rows > self._max_queued_rows:
-            raise Overloaded("too many rows are waiting", reason="queue_full")
+            return "queue_full"
         if deadline < math.inf:
             # Whole runs: those of its queue, the other queue's turns, and some to spare.
             runs = self._runs(before + rows)
             runs += min(self._runs(other.rows), runs) + spare_runs
             if self._clock() + runs * self._rows_per_run * self._row_s > deadline:
-                raise Overloaded("the deadline would pass before the answer", reason="deadline")
+                return "deadline"
+        return None
 
     def _runs(self, rows: int) -> int:
         return -(-rows // self._rows_per_run)

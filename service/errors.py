@@ -17,11 +17,11 @@ problem documents; they never repeat a value of the request.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -32,6 +32,12 @@ MOST_PROBLEMS = 20
 LARGEST_BODY_BYTES = 8000
 LONGEST_NAME = 200
 RETRY_AFTER_S = 1
+Excess = Literal["queue_full", "deadline"]
+"""What too much work would exceed: the most rows that may wait, or the time that is left."""
+_TOLD: Mapping[Excess, str] = {
+    "queue_full": "too many rows are waiting",
+    "deadline": "the deadline would pass before the answer",
+}
 
 
 @dataclass(frozen=True)
@@ -108,9 +114,16 @@ class NotReady(ServiceError):
 
 
 class Overloaded(ServiceError):
-    """More work is waiting than may wait; the client tries again later."""
+    """More work is waiting than may wait; the client tries again later.
+
+    Args:
+        reason: what would be exceeded.
+    """
 
     status = 429
+
+    def __init__(self, reason: Excess) -> None:
+        super().__init__(_TOLD[reason], reason=reason)
 
 
 class ScoringTimeout(ServiceError):
@@ -156,10 +169,18 @@ def problem_answer(status: int, detail: str, problems: Sequence[Problem] = ()) -
     return status, headers, body
 
 
-# There are two, and under overload most answers are one of them.
-@lru_cache(maxsize=2)
-def _overload_answer(message: str) -> Answer:
-    return problem_answer(Overloaded.status, message)
+def response_to(answer: Answer, *more: tuple[bytes, bytes]) -> bytes:
+    """An answer as HTTP/1.1 sends it, with more headers."""
+    status, headers, body = answer
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}".encode()]
+    lines += [b"%b: %b" % header for header in (*headers, *more)]
+    return b"\r\n".join([*lines, b"", body])
+
+
+@cache  # under overload most answers are one of these
+def overload_response(reason: Excess) -> bytes:
+    """What is sent where a request is refused at its head."""
+    return response_to(answer_to(Overloaded(reason)))
 
 
 def cut(name: str) -> str:
@@ -174,8 +195,6 @@ def token(name: str) -> str:
 
 def answer_to(error: Exception) -> Answer:
     """The answer to any exception; the text of one that is not ours stays inside."""
-    if isinstance(error, Overloaded):
-        return _overload_answer(error.message)
     if isinstance(error, RequestError):
         return problem_answer(error.status, error.message, error.problems)
     if isinstance(error, ServiceError):

@@ -22,6 +22,7 @@ class JoinedWrites:
         self._transport = transport
         self._loop = loop
         self._held = b""
+        self.is_closing = transport.is_closing  # asked for at every read
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)

@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 
 from service.errors import NotFound, Unauthorized
-from service.incoming import Scope, path_of
+from service.incoming import Scope
 from service.openapi import NEEDS_NO_KEY
 from service.settings import Settings
 
@@ -89,14 +89,17 @@ class Door:
         keys = None if settings.api_keys_file is None else Keys(settings.api_keys_file)
         return cls(keys, settings.admin_port)
 
-    def check(self, scope: Scope) -> None:
+    def check(self, path: str, scope: Scope) -> None:
         """Let an HTTP request pass.
+
+        Args:
+            path: inside the application.
+            scope: the rest of its head.
 
         Raises:
             NotFound: it came to the port where its path is not.
             Unauthorized: it needs a key.
         """
-        path = path_of(scope)
         is_admin = path.startswith(_ADMIN)
         # The port of the socket that took the connection, not what the client says of it.
         _, port = scope.get("server") or (None, None)

@@ -23,14 +23,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from service.errors import Answer, problem_answer
-from service.incoming import Headers
+from service.errors import problem_answer, response_to
+from service.incoming import Scope
 from service.joined_writes import JoinedWrites
 from service.waiting import Client
 
@@ -67,7 +63,7 @@ class ConnectionLimits:
         read_s: within which a request must have arrived.
         refuse: counts a refusal under its reason.
         refusal: the answer to a request that the application refuses at its head, by method,
-            target and headers; None for one to go on with.
+            target and scope, which has all but these two; None for one to go on with.
     """
 
     connections: int
@@ -75,7 +71,7 @@ class ConnectionLimits:
     headers: int
     read_s: float
     refuse: Callable[[str], None]
-    refusal: Callable[[bytes, bytes, Headers], Answer | None]
+    refusal: Callable[[bytes, bytes, Scope], bytes | None]
 
 
 class Protocol(HttpToolsProtocol):
@@ -153,7 +149,7 @@ class Protocol(HttpToolsProtocol):
             super().on_headers_complete()
         else:
             self.turned_away = self.scope
-            self.transport.write(_as_bytes(answer))
+            self.transport.write(answer)
         self.headers = _DROPPED
 
     def on_body(self, body: bytes) -> None:
@@ -229,7 +225,7 @@ class Protocol(HttpToolsProtocol):
             return 0 if len(given) == 1 and given[0].strip().lower() == b"chunked" else 400
         return 0
 
-    def _answer_at_head(self) -> Answer | None:
+    def _answer_at_head(self) -> bytes | None:
         """The refusal of a request, where it may be given before anything else is done.
 
         No answer may be due before it, and the connection must stay: whoever closes it, or waits
@@ -240,7 +236,8 @@ class Protocol(HttpToolsProtocol):
         is_last = bool(self.server_state.default_headers) or not self.parser.should_keep_alive()
         if is_due or is_last or self.expect_100_continue:
             return None
-        return self.limits.refusal(self.parser.get_method(), self.url, self.headers)
+        scope: Any = self.scope
+        return self.limits.refusal(self.parser.get_method(), self.url, scope)
 
     def _has_body(self) -> bool:
         return any(
@@ -290,12 +287,4 @@ class Protocol(HttpToolsProtocol):
         self.transport.close()
 
     def _write_refusal(self, status: int) -> None:
-        self.transport.write(_as_bytes(problem_answer(status, _TOLD[status]), _CLOSE))
-
-
-def _as_bytes(answer: Answer, *more: tuple[bytes, bytes]) -> bytes:
-    status, headers, body = answer
-    lines = [STATUS_LINE[status]]
-    for name, value in (*headers, *more):
-        lines += [name, b": ", value, b"\r\n"]
-    return b"".join([*lines, b"\r\n", body])
+        self.transport.write(response_to(problem_answer(status, _TOLD[status]), _CLOSE))

@@ -17,7 +17,15 @@ import msgspec
 from features.encode import Encoded
 from features.errors import FeatureError
 from service.bodies import BodyDecoder
-from service.errors import Answer, ClientGone, HeaderError, Overloaded, ServiceError, answer_to, cut
+from service.errors import (
+    ClientGone,
+    HeaderError,
+    Overloaded,
+    ServiceError,
+    answer_to,
+    cut,
+    overload_response,
+)
 from service.expected import ExpectedRows
 from service.incoming import (
     Headers,
@@ -60,22 +68,19 @@ class ScoreRoute:
         self.models, self.settings, self.telemetry = models, settings, telemetry
         self.expected = ExpectedRows()
 
-    def refusal(self, headers: Headers) -> Answer | None:
+    def refusal(self, model: Model, headers: Headers) -> bytes | None:
         """The answer to a request that is refused at its head; None for one to go on with."""
-        model = self.models.current
-        if model is None or not model.batcher.is_busy:
-            return None
         started = time.perf_counter()
         try:
             deadline = deadline_of(headers, started, self.settings.default_deadline_ms)
-            model.batcher.expect(self.expected.of(length_of(headers)), deadline)
-        except Overloaded as error:
-            self.telemetry.refuse(error.reason)
-            self.telemetry.observe(self.name, error.status, 0, time.perf_counter() - started)
-            return answer_to(error)
         except HeaderError:  # which the long way refuses
             return None
-        return None
+        excess = model.batcher.expect(self.expected.of(length_of(headers)), deadline)
+        if excess is None:
+            return None
+        self.telemetry.refuse(excess)
+        self.telemetry.observe(self.name, Overloaded.status, 0, time.perf_counter() - started)
+        return overload_response(excess)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""

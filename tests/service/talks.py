@@ -9,7 +9,6 @@ from typing import Any
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from service.errors import Answer
 from service.incoming import arrival_of, end_of
 from service.protocol import ConnectionLimits, Protocol
 
@@ -78,7 +77,7 @@ class Talk:
         self.run: list[str] = []
         self.arrived: list[float] = []
         self.ended: list[float] = []
-        self.turns: dict[bytes, Answer] = {}  # targets that are refused at their head
+        self.turns: dict[bytes, bytes] = {}  # targets that are refused at their head
         self.headers: list[tuple[bytes, bytes]] = []
         self.refused: list[str] = []
         self.may_answer = asyncio.Event()
@@ -89,7 +88,7 @@ class Talk:
             10,
             PATIENCE_S,
             self.refused.append,
-            lambda _, target, __: self.turns.get(target),
+            self.refusal,
         )
         config = Config(self.app, interface="asgi3", ws="none", log_config=None, access_log=False)
         config.timeout_keep_alive = keep_alive_s  # type: ignore[assignment]
@@ -104,7 +103,7 @@ class Talk:
         self.wire.protocol = self.protocol
         self.protocol.connection_made(self.wire)  # type: ignore[arg-type]
 
-    def refusal(self, method: bytes, target: bytes, headers: Any) -> Answer | None:
+    def refusal(self, method: bytes, target: bytes, scope: Any) -> bytes | None:
         return self.turns.get(target)
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:

@@ -12,6 +12,7 @@ from features.schema import CategoricalField, Schema
 from service.app import App, create_app
 from service.batcher import Batcher
 from service.errors import Overloaded
+from service.keys import Door, Keys
 from service.scorer import Scorer
 from service.settings import Settings
 from tests.service.linear import write_bundle
@@ -98,7 +99,7 @@ def test_metrics_keep_refusals_apart_from_answers(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any) -> None:
-        raise Overloaded("too many rows are waiting")
+        raise Overloaded("queue_full")
 
     client.post("/score", json={"instances": [{}]})
     monkeypatch.setattr(Batcher, "admit", refuse)
@@ -112,36 +113,54 @@ def test_metrics_keep_refusals_apart_from_answers(
     assert 'deepfm_requests_total{route="/score",status="429"} 1.0' in text
 
 
-HEADERS = [(b"content-length", b"9"), (b"x-deadline-ms", b"50")]
+def head(*more: tuple[bytes, bytes]) -> Any:
+    """The scope of a request at its head."""
+    return {"headers": [(b"content-length", b"9"), *more], "server": ("127.0.0.1", 80)}
 
 
 def test_a_head_is_refused_where_the_queue_refuses_what_it_lets_expect(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: Any) -> None:
-        raise Overloaded("too many rows are waiting", reason="queue_full")
-
     app = cast(App, client.app)
-    monkeypatch.setattr(Batcher, "expect", refuse)
-    assert app.refusal(b"POST", b"/score", HEADERS) is None  # nothing waits
+    monkeypatch.setattr(Batcher, "expect", lambda *_: "queue_full")
+    assert app.refusal(b"POST", b"/score", head()) is None  # nothing waits
     monkeypatch.setattr(Batcher, "is_busy", True)
-    answer = app.refusal(b"POST", b"/score", HEADERS)
+    answer = app.refusal(b"POST", b"/score", head())
     assert answer is not None
-    assert (answer[0], (b"retry-after", b"1") in answer[1]) == (429, True)
-    assert 'deepfm_refused_total{reason="queue_full"} 1.0' in client.get("/metrics").text
+    assert answer.startswith(b"HTTP/1.1 429 Too Many Requests\r\n")
+    assert b"\r\nretry-after: 1\r\n" in answer
+    counts = client.get("/metrics").text
+    assert 'deepfm_refused_total{reason="queue_full"} 1.0' in counts
+    assert 'deepfm_requests_total{route="/score",status="429"} 1.0' in counts
     for other in ((b"GET", b"/score"), (b"POST", b"/score?version=3"), (b"POST", b"/other")):
-        assert app.refusal(*other, HEADERS) is None
-    assert app.refusal(b"POST", b"/score", [(b"x-deadline-ms", b"soon")]) is None
+        assert app.refusal(*other, head()) is None
+    assert app.refusal(b"POST", b"/score", head((b"x-deadline-ms", b"soon"))) is None
 
 
-@pytest.mark.parametrize("name", ["door", "request_log"])
-def test_no_head_is_refused_past_whoever_asks_for_keys_or_keeps_a_log(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch, name: str
+def test_no_head_is_refused_past_a_log_of_requests(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Batcher, "is_busy", True)
     monkeypatch.setattr(Batcher, "expect", lambda *_: pytest.fail("it was asked"))
-    monkeypatch.setattr(client.app, name, object())
-    assert cast(App, client.app).refusal(b"POST", b"/score", HEADERS) is None
+    monkeypatch.setattr(client.app, "request_log", object())
+    assert cast(App, client.app).refusal(b"POST", b"/score", head()) is None
+
+
+def test_whoever_has_no_key_is_not_refused_at_the_head_for_want_of_time(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    app = cast(App, client.app)
+    keys = tmp_path / "keys"
+    keys.write_text("right\n")
+    monkeypatch.setattr(Batcher, "is_busy", True)
+    monkeypatch.setattr(Batcher, "expect", lambda *_: "deadline")
+    monkeypatch.setattr(app, "door", Door(Keys(keys), admin_port=81))
+    for given in (b"Bearer right", b"Bearer wrong"):
+        answer = app.refusal(b"POST", b"/score", head((b"authorization", given)))
+        assert (answer is None) == (given == b"Bearer wrong")
+    assert app.refusal(b"POST", b"/score", head()) is None
+    elsewhere = head((b"authorization", b"Bearer right")) | {"server": ("127.0.0.1", 81)}
+    assert app.refusal(b"POST", b"/score", elsewhere) is None
 
 
 def test_a_server_that_is_ending_is_not_ready_and_still_answers(client: TestClient) -> None:

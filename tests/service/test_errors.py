@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
         (RequestError([Problem("", "invalid_json", "bad")], 400), 400),
         (RequestError([Problem("/a", "wrong_type", "bad")]), 422),
         (NotFound("no such version"), 404),
-        (Overloaded("busy"), 429),
+        (Overloaded("deadline"), 429),
         (NotReady("loading"), 503),
     ],
 )
@@ -41,7 +41,7 @@ def test_every_error_has_its_status(error: DeepFMError, status: int) -> None:
     assert set(document) - {"errors"} == {"type", "title", "status", "detail"}
 
 
-@pytest.mark.parametrize("error", [Overloaded("busy"), NotReady("loading")])
+@pytest.mark.parametrize("error", [Overloaded("deadline"), NotReady("loading")])
 def test_what_passes_says_when_to_retry(error: DeepFMError) -> None:
     assert (b"retry-after", b"1") in answer_to(error)[1]
 

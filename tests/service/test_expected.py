@@ -53,7 +53,7 @@ def test_what_the_length_of_a_body_lets_expect_is_asked_for_before_it_is_decoded
     def admit(_: Batcher, rows: int, deadline: float) -> None:
         asked.append(rows)
         if rows > 1:
-            raise Overloaded("too many rows are waiting")
+            raise Overloaded("queue_full")
 
     client.post("/rank", json=RANK)  # which teaches how many rows a byte has
     monkeypatch.setattr(Batcher, "admit", admit)

@@ -12,7 +12,7 @@ from tests.service.talks import PATIENCE_S, Talk, request, talk
 def turning_away(**given: Any) -> Talk:
     """A connection on which `/busy` is refused at its head."""
     talk = Talk(**given)
-    talk.turns[b"/busy"] = (429, [(b"content-length", b"1")], b"-")
+    talk.turns[b"/busy"] = b"HTTP/1.1 429 Busy\r\ncontent-length: 1\r\n\r\n-"
     return talk
 
 
