@@ -5,8 +5,9 @@ worker on half of the cores and sends requests from the other half, so that the 
 nothing from the server. About what it can carry is found by a closed loop of wrk; at 0.8 times that
 the open loop finds the 99th percentile of a calm server, and half as much again is the deadline
 that every later request names. With it the best useful throughput is looked for: answers a second
-that came in time. Twice and five times that are sent, then 0.8 times, for the time it takes to
-recover; last, the best is measured once more, for these machines change while they are used.
+that came in time. Then, in rounds, twice and five times that are sent, and 0.8 times, for the time
+it takes to recover. These machines change while they are used: the best is measured anew before and
+after each round, what is left of it is told for each, and the median of the rounds counts.
 
 An answer is useful if it came by its deadline, counted by the client from when the request was due;
 refusals are counted from there too. How long the server itself took to refuse, from the last byte
@@ -21,10 +22,11 @@ import re
 import tempfile
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from statistics import fmean, median
 
 from bench.closed_loop import drive
 from bench.figures import percentile
@@ -36,11 +38,11 @@ from bench.reference import TOLERANCES
 CALM, LOADS = 0.8, (2.0, 5.0)
 PROBES = (0.9, 1.0, 1.1, 1.2)
 SLACK = 1.5
-LONGER = 3
+ROUNDS = 4
 REFUSALS = (429, 504)
 CONNECTIONS = 64
 WINDOW_S = 5.0
-RECOVERY_S = 10
+RECOVERY_S = 5
 _BUCKET = re.compile(r'deepfm_refusal_seconds_bucket\{le="([^"]+)"\} (\S+)')
 
 
@@ -120,29 +122,37 @@ class Overload:
         closed = drive(self.server, self.shape, CONNECTIONS, max(1, int(seconds)), self.bodies)
         print(f"closed loop of {CONNECTIONS} connections: {closed.requests_s:.1f} requests/s")
         calm = self.outcome(CALM * closed.requests_s, seconds)
-        self.deadline_ms = max(1, int(SLACK * percentile(calm.latency_ms, 99)))
+        calm_ms = percentile(calm.latency_ms, 99)
+        self.deadline_ms = max(1, int(SLACK * calm_ms))
         print(f"calm: {calm.line(self.deadline_ms)}")
         print(f"deadline from here on: {self.deadline_ms} ms", flush=True)
         probes = [self.outcome(factor * closed.requests_s, seconds) for factor in PROBES]
-        best = max(probes, key=lambda one: one.useful(self.deadline_ms)).rate
-        # Measured anew, and for longer: the best of several readings is too good.
-        first = self.outcome(best, LONGER * seconds)
-        before = first.useful(self.deadline_ms)
-        print(f"best: {first.line(self.deadline_ms)}")
-        rate = CALM * before
-        share = self.outcome(rate, seconds).share(self.deadline_ms)
-        print(f"{rate:.1f}/s: a share of {share:.2f} in time", flush=True)
-        found = {load: self.overload(load * before, 60 * minutes) for load in LOADS}
-        self.recover(rate)
-        again = self.outcome(best, LONGER * seconds)
-        print(f"best again: {again.line(self.deadline_ms)}")
-        both = (before + again.useful(self.deadline_ms)) / 2
-        for load, outcome in found.items():
-            print(
-                f"{load:g} times the best: {outcome.useful(self.deadline_ms) / both:.3f} of its "
-                f"useful throughput, p99 {percentile(outcome.latency_ms, 99):.2f} ms beside "
-                f"{percentile(calm.latency_ms, 99):.2f} calm"
+        rate = max(probes, key=lambda one: one.useful(self.deadline_ms)).rate
+        best, rounds = [self.best(rate, seconds)], []
+        share = self.outcome(CALM * best[0], seconds).share(self.deadline_ms)
+        print(f"{CALM * best[0]:.1f}/s: a share of {share:.2f} in time", flush=True)
+        for _ in range(ROUNDS):
+            rounds.append(
+                {load: self.overload(load * best[-1], 60 * minutes / ROUNDS) for load in LOADS}
             )
+            self.recover(CALM * best[-1])
+            best.append(self.best(rate, seconds))
+        for load in LOADS:
+            useful = [one[load].useful(self.deadline_ms) for one in rounds]
+            left = [
+                each / fmean(around) for each, around in zip(useful, pairwise(best), strict=True)
+            ]
+            tails = [percentile(one[load].latency_ms, 99) / calm_ms for one in rounds]
+            print(
+                f"{load:g} times the best: {told(left)} of its useful throughput; "
+                f"p99 {told(tails)} of the calm one"
+            )
+
+    def best(self, rate: float, seconds: float) -> float:
+        """Useful answers a second, measured anew: the best of several readings is too good."""
+        outcome = self.outcome(rate, seconds)
+        print(f"best: {outcome.line(self.deadline_ms)}", flush=True)
+        return outcome.useful(self.deadline_ms)
 
     def overload(self, rate: float, seconds: float) -> Outcome:
         """Send far too much; print what came of it, and what memory did meanwhile."""
@@ -189,6 +199,11 @@ class Overload:
         return windows(Plan(self.server.port, (asked,), seconds, number))
 
 
+def told(found: Sequence[float]) -> str:
+    """The median of rounds, and each."""
+    return f"{median(found):.3f} ({', '.join(f'{one:.3f}' for one in found)})"
+
+
 def bound_of(buckets: Counter[float], percent: float) -> float:
     """The smallest bound within which so many percent of all counts are; NaN without any."""
     counts = [le for le, count in sorted(buckets.items()) for _ in range(count)]
@@ -199,8 +214,10 @@ def main() -> None:
     """Serve, load, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", choices=list(SHAPES), default="rank 100")
-    parser.add_argument("--seconds", type=float, default=10, help="of each load up to the best")
-    parser.add_argument("--minutes", type=float, default=2, help="of each overload")
+    parser.add_argument(
+        "--seconds", type=float, default=10, help="of each load that is no overload"
+    )
+    parser.add_argument("--minutes", type=float, default=2, help="of each overload, all rounds")
     parser.add_argument("--precision", choices=list(TOLERANCES), default="fp32")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "deepfm-bench")
     options = parser.parse_args()
