@@ -5,9 +5,10 @@ worker on half of the cores and sends requests from the other half, so that the 
 nothing from the server. About what it can carry is found by a closed loop of wrk; at 0.8 times that
 the open loop finds the 99th percentile of a calm server, and half as much again is the deadline
 that every later request names. With it the best useful throughput is looked for: answers a second
-that came in time. Then, in rounds, twice and five times that are sent, and 0.8 times, for the time
-it takes to recover. These machines change while they are used: the best is measured anew before and
-after each round, what is left of it is told for each, and the median of the rounds counts.
+that came in time. Twice and five times that are sent in turns of ten seconds with the best itself,
+since these machines change while they are used: each turn counts beside the two of the best around
+it, and the median of turns is the figure. At the end five times the best is sent for minutes, and
+0.8 times after it, for the time it takes to recover.
 
 An answer is useful if it came by its deadline, counted by the client from when the request was due;
 refusals are counted from there too. How long the server itself took to refuse, from the last byte
@@ -21,7 +22,7 @@ import os
 import re
 import tempfile
 import urllib.request
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -38,11 +39,11 @@ from bench.reference import TOLERANCES
 CALM, LOADS = 0.8, (2.0, 5.0)
 PROBES = (0.9, 1.0, 1.1, 1.2)
 SLACK = 1.5
-ROUNDS = 4
+TURNS, TURN_S = 10, 10.0
 REFUSALS = (429, 504)
 CONNECTIONS = 64
 WINDOW_S = 5.0
-RECOVERY_S = 5
+RECOVERY_S = 10
 _BUCKET = re.compile(r'deepfm_refusal_seconds_bucket\{le="([^"]+)"\} (\S+)')
 
 
@@ -128,34 +129,34 @@ class Overload:
         print(f"deadline from here on: {self.deadline_ms} ms", flush=True)
         probes = [self.outcome(factor * closed.requests_s, seconds) for factor in PROBES]
         rate = max(probes, key=lambda one: one.useful(self.deadline_ms)).rate
-        best, rounds = [self.best(rate, seconds)], []
-        share = self.outcome(CALM * best[0], seconds).share(self.deadline_ms)
-        print(f"{CALM * best[0]:.1f}/s: a share of {share:.2f} in time", flush=True)
-        for _ in range(ROUNDS):
-            rounds.append(
-                {load: self.overload(load * best[-1], 60 * minutes / ROUNDS) for load in LOADS}
-            )
-            self.recover(CALM * best[-1])
-            best.append(self.best(rate, seconds))
+        best = self.best(rate)
+        share = self.outcome(CALM * best, seconds).share(self.deadline_ms)
+        print(f"{CALM * best:.1f}/s: a share of {share:.2f} in time", flush=True)
+        left, tails = defaultdict(list), defaultdict(list)
+        for load in LOADS * TURNS:
+            outcome = self.outcome(load * best, TURN_S)
+            print(f"{load:g} x:  {outcome.line(self.deadline_ms)}", flush=True)
+            before, best = best, self.best(rate)
+            left[load].append(outcome.useful(self.deadline_ms) / fmean((before, best)))
+            tails[load].append(percentile(outcome.latency_ms, 99) / calm_ms)
+        long = self.overload(LOADS[-1] * best, 60 * minutes).useful(self.deadline_ms)
+        self.recover(CALM * best)
+        around = fmean((best, self.best(rate)))
         for load in LOADS:
-            useful = [one[load].useful(self.deadline_ms) for one in rounds]
-            left = [
-                each / fmean(around) for each, around in zip(useful, pairwise(best), strict=True)
-            ]
-            tails = [percentile(one[load].latency_ms, 99) / calm_ms for one in rounds]
             print(
-                f"{load:g} times the best: {told(left)} of its useful throughput; "
-                f"p99 {told(tails)} of the calm one"
+                f"{load:g} times the best: {told(left[load])} of its useful throughput; "
+                f"p99 {told(tails[load])} of the calm one"
             )
+        print(f"{LOADS[-1]:g} times the best for {minutes:g} minutes: {long / around:.3f} of it")
 
-    def best(self, rate: float, seconds: float) -> float:
+    def best(self, rate: float) -> float:
         """Useful answers a second, measured anew: the best of several readings is too good."""
-        outcome = self.outcome(rate, seconds)
+        outcome = self.outcome(rate, TURN_S)
         print(f"best: {outcome.line(self.deadline_ms)}", flush=True)
         return outcome.useful(self.deadline_ms)
 
     def overload(self, rate: float, seconds: float) -> Outcome:
-        """Send far too much; print what came of it, and what memory did meanwhile."""
+        """Send far too much for long; print what came of it, and what memory did meanwhile."""
         found, held = [], [use(self.server.pid).private]
         before = self.refusals()
         for window in self.windows(rate, seconds, max(1, round(seconds / WINDOW_S))):
@@ -200,8 +201,8 @@ class Overload:
 
 
 def told(found: Sequence[float]) -> str:
-    """The median of rounds, and each."""
-    return f"{median(found):.3f} ({', '.join(f'{one:.3f}' for one in found)})"
+    """The median of turns, and their range."""
+    return f"{median(found):.3f} ({min(found):.3f} to {max(found):.3f})"
 
 
 def bound_of(buckets: Counter[float], percent: float) -> float:
@@ -214,10 +215,8 @@ def main() -> None:
     """Serve, load, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", choices=list(SHAPES), default="rank 100")
-    parser.add_argument(
-        "--seconds", type=float, default=10, help="of each load that is no overload"
-    )
-    parser.add_argument("--minutes", type=float, default=2, help="of each overload, all rounds")
+    parser.add_argument("--seconds", type=float, default=10, help="of each load up to the best")
+    parser.add_argument("--minutes", type=float, default=2, help="of the overload at the end")
     parser.add_argument("--precision", choices=list(TOLERANCES), default="fp32")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "deepfm-bench")
     options = parser.parse_args()
