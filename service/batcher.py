@@ -33,6 +33,8 @@ _NEWEST_SHARE = 0.2
 # request's head one that went on, it may be, while it arrived and nobody saw it. What was let in
 # there is so seldom refused later, when it has cost something.
 _SPARE_RUNS, _SPARE_RUNS_AT_HEAD = 1, 2
+# The pace may change while something waits, the more the longer that is.
+_SLOWER = 1.1
 # Of a partial answer: sorting and writing it take their time after the last row.
 _ANSWER_S = 0.001
 _Chosen = list[tuple[Member, tuple[Encoded, Encoded]]]
@@ -130,8 +132,9 @@ class Batcher:
         if deadline < math.inf:
             # Whole runs: those of its queue, the other queue's turns, and some to spare.
             runs = self._runs(before + rows)
-            runs += min(self._runs(other.rows), runs) + spare_runs
-            if self._clock() + runs * self._rows_per_run * self._row_s > deadline:
+            runs += min(self._runs(other.rows), runs)
+            needed_s = (runs * _SLOWER + spare_runs) * self._rows_per_run * self._row_s
+            if self._clock() + needed_s > deadline:
                 return "deadline"
         return None
 
