@@ -3,12 +3,12 @@
 `python -m bench.overload [--shape "rank 100"] [--minutes 2]` serves the job's bundle with one
 worker on half of the cores and sends requests from the other half, so that the generator takes
 nothing from the server. About what it can carry is found by a closed loop of wrk; at 0.8 times that
-the open loop finds the 99th percentile of a calm server, and half as much again is the deadline
-that every later request names. With it the best useful throughput is looked for: answers a second
-that came in time. Twice and five times that are sent in turns of ten seconds with the best itself,
-since these machines change while they are used: each turn counts beside the two of the best around
-it, and the median of turns is the figure. At the end five times the best is sent for minutes, and
-0.8 times after it, for the time it takes to recover.
+the open loop finds the 99th percentile of a calm server, the median of three turns, and half as
+much again is the deadline that every later request names. With it the best useful throughput is
+looked for: answers a second that came in time. Twice and five times that are sent in turns of ten
+seconds with the best itself, since these machines change while they are used: each turn counts
+beside the two of the best around it, and the median of turns is the figure. At the end five times
+the best is sent for minutes, and 0.8 times after it, for the time it takes to recover.
 
 What the generator leaves of its cores is used up all the time by processes that give way to it: a
 shared machine may slow each of two busy cores down, and the generator is busiest under overload.
@@ -42,7 +42,7 @@ from bench.open_loop import Plan, Shape, Window, windows
 from bench.processes import Server, commands, started, use
 from bench.reference import TOLERANCES
 
-CALM, LOADS = 0.8, (2.0, 5.0)
+CALM, CALM_TURNS, LOADS = 0.8, 3, (2.0, 5.0)
 PROBES = (0.9, 1.0, 1.1, 1.2)
 SLACK = 1.5
 TURNS, TURN_S = 10, 10.0
@@ -134,10 +134,11 @@ class Overload:
         """Print a line for each load."""
         closed = drive(self.server, self.shape, CONNECTIONS, max(1, int(seconds)), self.bodies)
         print(f"closed loop of {CONNECTIONS} connections: {closed.requests_s:.1f} requests/s")
-        calm = self.outcome(CALM * closed.requests_s, seconds)
-        calm_ms = percentile(calm.latency_ms, 99)
+        calm = [self.outcome(CALM * closed.requests_s, seconds) for _ in range(CALM_TURNS)]
+        calm_ms = median(percentile(one.latency_ms, 99) for one in calm)
         self.deadline_ms = max(1, int(SLACK * calm_ms))
-        print(f"calm: {calm.line(self.deadline_ms)}")
+        for one in calm:
+            print(f"calm: {one.line(self.deadline_ms)}")
         print(f"deadline from here on: {self.deadline_ms} ms", flush=True)
         probes = [self.outcome(factor * closed.requests_s, seconds) for factor in PROBES]
         rate = max(probes, key=lambda one: one.useful(self.deadline_ms)).rate
