@@ -63,13 +63,24 @@ class Shape(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What to send to a port of this machine for how long, reported in equal windows."""
+    """What to send to a port of this machine for how long, reported in equal windows.
+
+    Args:
+        port: that listens.
+        shapes: of the requests.
+        seconds: for which requests are due.
+        windows: how many.
+        seed: of the arrivals.
+        is_awake: never sleep between requests. Waking a process up is paid for by whoever sends
+            to it, the server here; for cores that only the generator uses.
+    """
 
     port: int
     shapes: tuple[Shape, ...]
     seconds: float
     windows: int = 1
     seed: int = 0
+    is_awake: bool = False
 
 
 class Window(msgspec.Struct):
@@ -166,6 +177,8 @@ class _OpenLoop:
         self.began, self.cpu = time.monotonic(), time.process_time()
         self.alarm = Alarm(asyncio.get_running_loop(), self._send_due)
         self.alarm.set(self.began)
+        if self.plan.is_awake:
+            self._stay_awake()
         length = self.plan.seconds / self.plan.windows
         for number in range(1, self.plan.windows):
             await asyncio.sleep(number * length - self._now())
@@ -246,6 +259,11 @@ class _OpenLoop:
         self.alarm.close()
         if not self.unanswered:
             self.done.set()
+
+    def _stay_awake(self) -> None:
+        # A loop with something left to call looks for what arrived, and does not wait for it.
+        if not self.done.is_set():
+            asyncio.get_running_loop().call_soon(self._stay_awake)
 
     def _send(self, job: Job, now: float) -> None:
         while self.idle:

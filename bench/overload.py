@@ -10,8 +10,8 @@ seconds with the best itself, since these machines change while they are used: e
 beside the two of the best around it, and the median of turns is the figure. At the end five times
 the best is sent for minutes, and 0.8 times after it, for the time it takes to recover.
 
-What the generator leaves of its cores is used up all the time by processes that give way to it: a
-shared machine may slow each of two busy cores down, and the generator is busiest under overload.
+The generator never sleeps: under overload the server would pay for waking it some 2,000 times a
+second, as it would not for clients on other machines.
 
 An answer is useful if it came by its deadline, counted by the client from when the request was due;
 refusals are counted from there too. How long the server itself took to refuse, from the last byte
@@ -23,13 +23,10 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import subprocess
-import sys
 import tempfile
 import urllib.request
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -50,12 +47,6 @@ REFUSALS = (429, 504)
 CONNECTIONS = 64
 WINDOW_S = 5.0
 RECOVERY_S = 10
-_SPIN = """
-import os
-os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-while True:
-    pass
-"""
 _BUCKET = re.compile(r'deepfm_refusal_seconds_bucket\{le="([^"]+)"\} (\S+)')
 
 
@@ -210,19 +201,7 @@ class Overload:
         asked = Shape(
             self.shape, path, bodies, rate, deadline_ms=self.deadline_ms, refusals=REFUSALS
         )
-        return windows(Plan(self.server.port, (asked,), seconds, number))
-
-
-@contextmanager
-def busy(cores: int) -> Iterator[None]:
-    """Keep so many of this process's cores at work; whatever else runs there goes first."""
-    spinning = [subprocess.Popen([sys.executable, "-c", _SPIN]) for _ in range(cores)]
-    try:
-        yield
-    finally:
-        for one in spinning:
-            one.kill()
-            one.wait()
+        return windows(Plan(self.server.port, (asked,), seconds, number, is_awake=True))
 
 
 def told(found: Sequence[float]) -> str:
@@ -254,8 +233,7 @@ def main() -> None:
     os.sched_setaffinity(0, cores[:half])  # which the server inherits
     with started(commands(bundle, workers=1)["deepfm"], bundle) as server:
         os.sched_setaffinity(0, cores[half:])
-        with busy(len(cores) - half):
-            Overload(server, options.shape, bodies).run(options.seconds, options.minutes)
+        Overload(server, options.shape, bodies).run(options.seconds, options.minutes)
 
 
 if __name__ == "__main__":

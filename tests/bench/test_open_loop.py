@@ -79,10 +79,12 @@ def test_arrivals_are_a_poisson_process_of_each_rate() -> None:
         assert gaps.std() == pytest.approx(gaps.mean(), rel=0.05)  # as of exponential gaps
 
 
-def test_a_latency_counts_from_when_the_request_was_due(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_awake", [False, True])
+def test_a_latency_counts_from_when_the_request_was_due(tmp_path: Path, is_awake: bool) -> None:
     """A server that stalls once delays all that come meanwhile, not only the one it has."""
     with answering(stall_at=100) as port:
-        (window,) = windows(Plan(port, (shape(tmp_path, rate=200.0),), seconds=1.0))
+        asked = Plan(port, (shape(tmp_path, rate=200.0),), seconds=1.0, is_awake=is_awake)
+        (window,) = windows(asked)
     assert not window.errors
     latency = window.latency_us["one"]
     assert len(latency) == len(window.late_us)
