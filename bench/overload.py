@@ -5,10 +5,10 @@ worker on half of the cores and sends requests from the other half, so that the 
 nothing from the server. About what it can carry is found by a closed loop of wrk; at 0.8 times that
 the open loop finds the 99th percentile of a calm server, the median of three turns, and half as
 much again is the deadline that every later request names. With it the best useful throughput is
-looked for: answers a second that came in time. Twice and five times that are sent in turns of ten
-seconds with the best itself, since these machines change while they are used: each turn counts
-beside the two of the best around it, and the median of turns is the figure. At the end five times
-the best is sent for minutes, and 0.8 times after it, for the time it takes to recover.
+looked for: answers a second that came in time. Twice that is sent for ten seconds a turn, five
+times for minutes, and the best itself between them, since these machines change while they are
+used: each turn counts beside the two of the best around it, and the median of turns is the figure.
+Right after each overload 0.8 times the best is sent, for the time it takes to recover.
 
 The generator never sleeps: under overload the server would pay for waking it some 2,000 times a
 second, as it would not for clients on other machines.
@@ -25,8 +25,8 @@ import os
 import re
 import tempfile
 import urllib.request
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -39,10 +39,12 @@ from bench.open_loop import Plan, Shape, Window, windows
 from bench.processes import Server, commands, started, use
 from bench.reference import TOLERANCES
 
-CALM, CALM_TURNS, LOADS = 0.8, 3, (2.0, 5.0)
+CALM, CALM_TURNS = 0.8, 3
+DOUBLE, DOUBLE_TURNS = 2.0, 10
+OVERLOAD, OVERLOAD_TURNS = 5.0, 5
 PROBES = (0.9, 1.0, 1.1, 1.2)
 SLACK = 1.5
-TURNS, TURN_S = 10, 10.0
+TURN_S = 10.0
 REFUSALS = (429, 504)
 CONNECTIONS = 64
 WINDOW_S = 5.0
@@ -119,15 +121,15 @@ class Overload:
 
     def __init__(self, server: Server, shape: str, bodies: Path) -> None:
         self.server, self.shape, self.bodies = server, shape, bodies
-        self.deadline_ms = 0
+        self.deadline_ms, self.calm_ms = 0, 0.0
 
     def run(self, seconds: float, minutes: float) -> None:
         """Print a line for each load."""
         closed = drive(self.server, self.shape, CONNECTIONS, max(1, int(seconds)), self.bodies)
         print(f"closed loop of {CONNECTIONS} connections: {closed.requests_s:.1f} requests/s")
         calm = [self.outcome(CALM * closed.requests_s, seconds) for _ in range(CALM_TURNS)]
-        calm_ms = median(percentile(one.latency_ms, 99) for one in calm)
-        self.deadline_ms = max(1, int(SLACK * calm_ms))
+        self.calm_ms = median(percentile(one.latency_ms, 99) for one in calm)
+        self.deadline_ms = max(1, int(SLACK * self.calm_ms))
         for one in calm:
             print(f"calm: {one.line(self.deadline_ms)}")
         print(f"deadline from here on: {self.deadline_ms} ms", flush=True)
@@ -136,22 +138,33 @@ class Overload:
         best = self.best(rate)
         share = self.outcome(CALM * best, seconds).share(self.deadline_ms)
         print(f"{CALM * best:.1f}/s: a share of {share:.2f} in time", flush=True)
-        left, tails = defaultdict(list), defaultdict(list)
-        for load in LOADS * TURNS:
-            outcome = self.outcome(load * best, TURN_S)
+        self.compare(rate, DOUBLE, DOUBLE_TURNS, lambda sent: self.outcome(sent, TURN_S))
+        self.compare(rate, OVERLOAD, OVERLOAD_TURNS, lambda sent: self.overload(sent, 60 * minutes))
+
+    def compare(
+        self, rate: float, load: float, turns: int, send: Callable[[float], Outcome]
+    ) -> None:
+        """Send many times the best in turns with it; print what is left, as shares of it.
+
+        Args:
+            rate: at which the best is had.
+            load: of the best.
+            turns: how many.
+            send: one turn of so many requests a second.
+        """
+        left, tails = [], []
+        best = self.best(rate)
+        for _ in range(turns):
+            outcome = send(load * best)
             print(f"{load:g} x:  {outcome.line(self.deadline_ms)}", flush=True)
             before, best = best, self.best(rate)
-            left[load].append(outcome.useful(self.deadline_ms) / fmean((before, best)))
-            tails[load].append(percentile(outcome.latency_ms, 99) / calm_ms)
-        long = self.overload(LOADS[-1] * best, 60 * minutes).useful(self.deadline_ms)
-        self.recover(CALM * best)
-        around = fmean((best, self.best(rate)))
-        for load in LOADS:
-            print(
-                f"{load:g} times the best: {told(left[load])} of its useful throughput; "
-                f"p99 {told(tails[load])} of the calm one"
-            )
-        print(f"{LOADS[-1]:g} times the best for {minutes:g} minutes: {long / around:.3f} of it")
+            left.append(outcome.useful(self.deadline_ms) / fmean((before, best)))
+            tails.append(percentile(outcome.latency_ms, 99) / self.calm_ms)
+        print(
+            f"{load:g} times the best: {told(left)} of its useful throughput; "
+            f"p99 {told(tails)} of the calm one",
+            flush=True,
+        )
 
     def best(self, rate: float) -> float:
         """Useful answers a second, measured anew: the best of several readings is too good."""
@@ -160,28 +173,21 @@ class Overload:
         return outcome.useful(self.deadline_ms)
 
     def overload(self, rate: float, seconds: float) -> Outcome:
-        """Send far too much for long; print what came of it, and what memory did meanwhile."""
+        """Send far too much for long; print what refusals and memory took, and how it ended."""
         found, held = [], [use(self.server.pid).private]
         before = self.refusals()
         for window in self.windows(rate, seconds, max(1, round(seconds / WINDOW_S))):
             found.append(window)
             held.append(use(self.server.pid).private)
         outcome = Outcome.of(rate, seconds, found)
-        print(outcome.line(self.deadline_ms))
         print(
             f"  as the server sees it, 99 of 100 refusals took at most "
             f"{1e3 * bound_of(self.refusals() - before, 99):g} ms; private memory "
             f"{held[0]:.1f} MB before, {held[-1]:.1f} after, {max(held):.1f} at most",
             flush=True,
         )
+        self.recover(CALM * rate / OVERLOAD)
         return outcome
-
-    def refusals(self) -> Counter[float]:
-        """How many refusals took the server at most so many seconds, by bucket of its metrics."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.server.port}/metrics") as answer:
-            found = [(float(le), float(n)) for le, n in _BUCKET.findall(answer.read().decode())]
-        below = [(0.0, 0.0), *found]
-        return Counter({le: int(n - less) for (_, less), (le, n) in pairwise(below)})
 
     def recover(self, rate: float) -> None:
         """Print which share of the requests of each second after an overload is in time."""
@@ -190,6 +196,13 @@ class Overload:
             f"{Outcome.of(rate, 1, [one]).share(self.deadline_ms):.2f}" for one in found
         )
         print(f"{rate:.1f}/s right after it, share in time of each second: {shares}")
+
+    def refusals(self) -> Counter[float]:
+        """How many refusals took the server at most so many seconds, by bucket of its metrics."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.server.port}/metrics") as answer:
+            found = [(float(le), float(n)) for le, n in _BUCKET.findall(answer.read().decode())]
+        below = [(0.0, 0.0), *found]
+        return Counter({le: int(n - less) for (_, less), (le, n) in pairwise(below)})
 
     def outcome(self, rate: float, seconds: float) -> Outcome:
         """One rate for a while."""
@@ -220,7 +233,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", choices=list(SHAPES), default="rank 100")
     parser.add_argument("--seconds", type=float, default=10, help="of each load up to the best")
-    parser.add_argument("--minutes", type=float, default=2, help="of the overload at the end")
+    parser.add_argument("--minutes", type=float, default=2, help="of each overload")
     parser.add_argument("--precision", choices=list(TOLERANCES), default="fp32")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "deepfm-bench")
     options = parser.parse_args()

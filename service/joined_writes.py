@@ -36,6 +36,11 @@ class JoinedWrites:
             self._held = data
             self._loop.call_soon(self._flush)
 
+    def write_whole(self, data: bytes) -> None:
+        """Write a whole answer: at once, for there is nothing to wait for."""
+        self._flush()
+        self._transport.write(data)
+
     def close(self) -> None:
         """As `asyncio.BaseTransport.close`: what is held is sent first."""
         self._flush()

@@ -90,6 +90,7 @@ class Protocol(HttpToolsProtocol):
         self.app_state = self.app_state | {"client": self.peer}
         self.whole: Any = None  # scope of the last request that arrived to its end
         self.turned_away: object = object()  # scope of the last request refused at its head
+        self.turned_away_at = 0.0
         self.since: float | None = None  # when a request began to arrive that has not ended yet
         self.unread_since: float | None = None  # when the client had left too much unread
         self.stray = 0  # bytes since the last whole head or piece of a body
@@ -149,7 +150,7 @@ class Protocol(HttpToolsProtocol):
             super().on_headers_complete()
         else:
             self.turned_away = self.scope
-            self.transport.write(answer)
+            self.transport.write_whole(answer)  # type: ignore[attr-defined] # see connection_made
         self.headers = _DROPPED
 
     def on_body(self, body: bytes) -> None:
@@ -167,10 +168,7 @@ class Protocol(HttpToolsProtocol):
         elif self.server_state.default_headers:  # the server ends, and this was the last
             self.transport.close()
         else:
-            self._unset_keepalive_if_required()  # another refusal's, in the same read
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
+            self.turned_away_at = self.loop.time()  # `_watch` will look: a timer each is dear
 
     def on_response_complete(self) -> None:
         """Go on to the next request, or refuse it; called when a request has been answered."""
@@ -249,13 +247,19 @@ class Protocol(HttpToolsProtocol):
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
     def _watch(self) -> None:
-        """End a request that arrives too slowly, and a connection whose client reads too slowly."""
+        """End a request that arrives too slowly, and a connection whose client reads too slowly.
+
+        And a connection that is idle after a refusal at a head, at most `read_s` after its time;
+        after other answers uvicorn does that.
+        """
         now, patience = self.loop.time(), self.limits.read_s
         is_unread = self.unread_since is not None and now >= self.unread_since + patience
         if is_unread or self.transport.is_closing():  # closing for a whole turn, and not yet closed
             self.transport.abort()
             return
         left = patience if self.since is None else self.since + patience - now
+        if self.since is None and self.whole is self.turned_away:
+            left = min(left, self.turned_away_at + self.timeout_keep_alive - now)
         if left <= 0:
             self._end_slow()
             left = patience

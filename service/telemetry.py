@@ -7,7 +7,7 @@ A request is counted in plain Python integers: an observation of a prometheus-cl
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -57,12 +57,13 @@ class Telemetry(Collector):
 
     def __init__(self, models: Models) -> None:
         self.models = models
-        self.requests: Counter[tuple[str, int]] = Counter()
-        self.rows: Counter[str] = Counter()
+        # Not Counters, which take twice as long to count one more.
+        self.requests: defaultdict[tuple[str, int], int] = defaultdict(int)
+        self.rows: defaultdict[str, int] = defaultdict(int)
         self.latency: defaultdict[str, Histogram] = defaultdict(Histogram)
         self.refusal_latency = Histogram()
-        self.refused: Counter[str] = Counter()
-        self.warned: Counter[str] = Counter()
+        self.refused: defaultdict[str, int] = defaultdict(int)
+        self.warned: defaultdict[str, int] = defaultdict(int)
 
     def observe(self, route: str, status: int, rows: int, seconds: float) -> None:
         """Count one answered request."""
