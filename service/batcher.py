@@ -34,7 +34,7 @@ _NEWEST_SHARE = 0.2
 # there is so seldom refused later, when it has cost something.
 _SPARE_RUNS, _SPARE_RUNS_AT_HEAD = 1, 2
 # The pace may change while something waits, the more the longer that is.
-_SLOWER = 1.1
+_SLOWER = 1.15
 # Of a partial answer: sorting and writing it take their time after the last row.
 _ANSWER_S = 0.001
 _Chosen = list[tuple[Member, tuple[Encoded, Encoded]]]
