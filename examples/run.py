@@ -73,15 +73,20 @@ def locate(name: str, prepared: Path) -> tuple[Path, Path]:
     if not spec.exists():
         names = ", ".join(sorted(path.stem for path in EXAMPLES.glob("*.toml")))
         raise DataError(f"there is no example '{name}'; there are {names}")
-    data = Path(os.environ.get("CTR_DATA", "../shared/data"))
-    # adult_buckets and adult_values read one data set.
-    source = data / name.removesuffix("_buckets").removesuffix("_values")
+    source = source_of(name, Path(os.environ.get("CTR_DATA", "../shared/data")))
     if not source.is_dir():
         raise DataError(
             f"{source}: the data are not there; examples/README.md says where they are published, "
             "and CTR_DATA names the folder that holds them"
         )
     return spec, prepare(name, source, prepared)
+
+
+def source_of(name: str, data: Path) -> Path:
+    """Folder of the published data set that an example reads; several may read one."""
+    for form in ("_buckets", "_values", "_wide"):
+        name = name.removesuffix(form)
+    return data / name
 
 
 def ranking_request(schema: Schema, rows: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
 from examples.prepare import prepare
-from examples.run import EXAMPLES, ranking_request
+from examples.run import EXAMPLES, locate, ranking_request, source_of
 from export.bundle import export_run
 from features.bundle import open_bundle
 from features.spec import load_spec
@@ -65,10 +65,22 @@ def test_served_and_offline_scores_are_the_trainers_own(
         )
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_make_example_finds_the_data_of_every_example(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CTR_DATA", str(tmp_path))
+    monkeypatch.setattr("examples.run.prepare", lambda _, source, __: source)
+    for published in ("adult", "criteo_20f_46k", "frappe_x1", "ml_1m"):
+        (tmp_path / published).mkdir()
+    spec, source = locate(name, tmp_path / "prepared")
+    assert spec == EXAMPLES / f"{name}.toml"
+    assert name.startswith(source.name)
+
+
 def prepared(name: str, real_data: Path, folder: Path) -> Path:
     """Folder of an example's three files."""
-    source = real_data / name.removesuffix("_buckets").removesuffix("_values").removesuffix("_wide")
-    return prepare(name, source, folder / "data")
+    return prepare(name, source_of(name, real_data), folder / "data")
 
 
 def trainer_scores(run_folder: Path, rows: Path, bundle: Path) -> NDArray[np.float64]:
