@@ -10,6 +10,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
+from features.bundle import EXACT_INT8
 from features.encode import Encoded
 from features.errors import ParityError
 from features.schema import SIDES, Schema
@@ -32,6 +33,7 @@ class Graph:
     def __init__(self, path: Path, schema: Schema) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
+        options.add_session_config_entry(*EXACT_INT8)
         self.session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         )

@@ -126,7 +126,8 @@ def test_int8_keeps_crosses(
     copied_graph: Callable[..., list[str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The gate on its cost is the exporter's own; here: the table and the golden replay."""
+    """Here: the table and the golden replay; 120 rows are too few to judge what int8 costs."""
+    monkeypatch.setattr("export.quantize.MOST_AUC_LOST", 0.005)
     monkeypatch.setattr("export.bundle.write_onnx", copied_graph)
     target = export_run(run_folder, tmp_path / "tiny" / "1", "int8")
     assert open_bundle(target).manifest.precision == "int8"

@@ -6,9 +6,12 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
@@ -87,6 +90,33 @@ def test_the_bundle_states_both_precisions_and_replays(int8_path: Path) -> None:
     assert comparison["fp32"]["auc"] - comparison["int8"]["auc"] <= SMALL_AUC_LOST
     assert bundle.golden["tolerance"] == 1e-4
     assert Scorer(bundle, "cpu").replay() <= 1e-5
+
+
+def test_sums_of_products_do_not_saturate(int8_path: Path, run: Run, tmp_path: Path) -> None:
+    """They may on x86 processors without VNNI; elsewhere this test cannot fail."""
+    model = onnx.load(str(int8_path / MODEL_FILE))
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) == 2:
+            largest = np.full(tensor.dims, 127, np.int8)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(largest, tensor.name))
+    onnx.save_model(model, str(tmp_path / MODEL_FILE))
+    weight = None if run.sample_weight is None else run.sample_weight[:300]
+    context, candidate = split_sides(run.schema, run.sample_index[:300], weight)
+    rows = context, candidate, np.arange(300)
+
+    exact = Graph(tmp_path / MODEL_FILE, run.schema)
+    unfused = onnxruntime.SessionOptions()  # which multiplies what integers stand for, in float
+    unfused.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    exact.session = onnxruntime.InferenceSession(str(tmp_path / MODEL_FILE), unfused)
+    expected = exact.run(*rows)[0]
+    assert np.abs(expected - Graph(int8_path / MODEL_FILE, run.schema).run(*rows)[0]).max() > 1
+
+    altered = replace(open_bundle(int8_path), path=tmp_path)
+    for found in (
+        Graph(tmp_path / MODEL_FILE, run.schema).run(*rows)[0],
+        Scorer(altered, "cpu", rows_per_run=300).score(*rows)[0],
+    ):
+        assert np.abs(found - expected).max() < 1e-3 * np.abs(expected).max()
 
 
 def test_what_others_log_is_heard_afterwards(int8_path: Path) -> None:
