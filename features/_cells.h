@@ -18,18 +18,19 @@
 #include "_xxh3.h"
 
 enum { SKIPPED, NUMBER, TEXT };
-enum { LONGEST_NUMBER = 64, EXACT_DIGITS = 15, FIRST_SLOTS = 1024, LINES = 512 };
+enum { LONGEST_NUMBER = 64, EXACT_DIGITS = 15, SHORT = 8, FIRST_SLOTS = 1024, LINES = 512, BLOCK = 64 };
 enum Outcome { READ, NOT_PLAIN, NO_MEMORY };
 
+/* Most categories are short: such a text lies in its slot, and finding it waits for memory once. */
 typedef struct {
-    uint32_t tag;   /* the upper half of the hash */
-    uint32_t entry; /* 1 + which text; 0 where the slot is empty */
+    uint64_t key;    /* a text of at most SHORT bytes itself, zeros behind it; of a longer one the hash */
+    uint32_t length; /* of the text */
+    uint32_t entry;  /* 1 + which text; 0 where the slot is empty */
 } Slot;
 
 /* The distinct texts of one column. */
 typedef struct {
     Slot *slots;
-    uint64_t *hashes;
     int32_t *bounds; /* [count + 1] in `text` */
     uint8_t *text;
     uint32_t slot_count, count;
@@ -38,6 +39,8 @@ typedef struct {
 
 typedef struct {
     const uint8_t *text, *end; /* below 2 GiB */
+    const uint8_t *block;      /* of BLOCK bytes, in which the next cell ends */
+    uint64_t marks;            /* of this block, those not yet taken */
     uint32_t at;               /* where in `text` the next line begins */
     int has_returns;           /* whether a carriage return lies in it */
     uint8_t separator;
@@ -50,22 +53,40 @@ typedef struct {
     locale_t locale;
 } Piece;
 
-/* The first separator or line feed at or behind `at`, or `end`: eight bytes at a time. */
-static const uint8_t *cell_end(const uint8_t *at, const uint8_t *end, uint8_t separator)
+/* Which of the next BLOCK bytes are separators or line feeds, a bit for each; the text's end counts as
+   one too. Compilers make vectors of the first loop. */
+static uint64_t marks_of(const uint8_t *at, const uint8_t *end, uint8_t separator)
 {
-    const uint64_t ones = 0x0101010101010101ULL, tops = 0x8080808080808080ULL;
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-    for (; end - at >= 8; at += 8) {
-        const uint64_t word = read64(at), cut = word ^ ones * separator, line = word ^ ones * '\n';
-        /* A byte behind the first zero may be marked wrongly, the first one never. */
-        const uint64_t found = (((cut - ones) & ~cut) | ((line - ones) & ~line)) & tops;
-        if (found)
-            return at + (__builtin_ctzll(found) >> 3);
+    uint8_t flags[BLOCK] = {0};
+    uint64_t marks = 0;
+    if (end - at >= BLOCK) {
+        for (int place = 0; place < BLOCK; place++)
+            flags[place] = (uint8_t)((at[place] == separator) | (at[place] == '\n'));
+    } else {
+        for (int place = 0; place < end - at; place++)
+            flags[place] = at[place] == separator || at[place] == '\n';
+        flags[end - at] = 1;
     }
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    for (int place = 0; place < BLOCK; place += 8) /* eight flags meet in the product's upper byte */
+        marks |= (read64(flags + place) * 0x0102040810204080ULL >> 56) << place;
+#else
+    for (int place = 0; place < BLOCK; place++)
+        marks |= (uint64_t)flags[place] << place;
 #endif
-    while (at < end && *at != separator && *at != '\n')
-        at++;
-    return at;
+    return marks;
+}
+
+/* The next separator or line feed, or the end; not to be called behind it. */
+static const uint8_t *next_mark(Piece *p)
+{
+    while (!p->marks) {
+        p->block += BLOCK;
+        p->marks = marks_of(p->block, p->end, p->separator);
+    }
+    const uint8_t *found = p->block + __builtin_ctzll(p->marks);
+    p->marks &= p->marks - 1;
+    return found;
 }
 
 static int parsed_slowly(const uint8_t *at, size_t length, locale_t locale, double *value)
@@ -113,41 +134,56 @@ static int parsed(const uint8_t *begin, const uint8_t *end, locale_t locale, dou
     return at == end && parsed_slowly(begin, (size_t)(end - begin), locale, value);
 }
 
-static uint64_t hash_of(const uint8_t *text, size_t length)
+/* What a text is known by, together with its length; `end` is where the readable bytes end. */
+static uint64_t key_of(const uint8_t *text, size_t length, const uint8_t *end)
 {
-    if (length <= LONGEST_HASHED)
+    uint64_t word = 0;
+    if (length > LONGEST_HASHED)
+        return xxh3(text, LONGEST_HASHED, length)
+               + xxh3(text + length - LONGEST_HASHED, LONGEST_HASHED, 0);
+    if (length > SHORT)
         return xxh3(text, length, 0);
-    return xxh3(text, LONGEST_HASHED, length) + xxh3(text + length - LONGEST_HASHED, LONGEST_HASHED, 0);
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    if (length && end - text >= SHORT)
+        return read64(text) & ~0ULL >> (SHORT - length) * 8;
+#endif
+    for (size_t place = 0; place < length; place++)
+        word |= (uint64_t)text[place] << place * 8;
+    return word;
 }
 
-static int grow_slots(Dictionary *d)
+/* Where a key is looked for first. */
+static uint32_t home_of(const Dictionary *d, uint64_t key)
 {
-    const uint32_t slot_count = d->slot_count ? d->slot_count * 2 : FIRST_SLOTS;
-    Slot *slots = calloc(slot_count, sizeof *slots);
-    uint64_t *hashes = realloc(d->hashes, slot_count / 2 * sizeof *hashes);
-    if (hashes)
-        d->hashes = hashes;
-    int32_t *bounds = realloc(d->bounds, (slot_count / 2 + 1) * sizeof *bounds);
+    return (uint32_t)folded_product(key ^ PRIME64_2, PRIME64_1) & (d->slot_count - 1);
+}
+
+static int grow(Dictionary *d)
+{
+    Dictionary grown = *d;
+    grown.slot_count = d->slot_count ? d->slot_count * 2 : FIRST_SLOTS;
+    grown.slots = calloc(grown.slot_count, sizeof *grown.slots);
+    int32_t *bounds = realloc(d->bounds, (grown.slot_count / 2 + 1) * sizeof *bounds);
     if (bounds)
-        d->bounds = bounds;
-    if (!slots || !hashes || !bounds) {
-        free(slots);
+        d->bounds = grown.bounds = bounds;
+    if (!grown.slots || !bounds) {
+        free(grown.slots);
         return 0;
     }
-    d->bounds[0] = 0;
-    for (uint32_t entry = 0; entry < d->count; entry++) {
-        uint32_t place = (uint32_t)hashes[entry] & (slot_count - 1);
-        while (slots[place].entry)
-            place = (place + 1) & (slot_count - 1);
-        slots[place] = (Slot){(uint32_t)(hashes[entry] >> 32), entry + 1};
+    bounds[0] = 0;
+    for (uint32_t from = 0; from < d->slot_count; from++) {
+        uint32_t to = home_of(&grown, d->slots[from].key);
+        while (d->slots[from].entry && grown.slots[to].entry)
+            to = (to + 1) & (grown.slot_count - 1);
+        if (d->slots[from].entry)
+            grown.slots[to] = d->slots[from];
     }
     free(d->slots);
-    d->slots = slots;
-    d->slot_count = slot_count;
+    *d = grown;
     return 1;
 }
 
-static int append(Dictionary *d, const uint8_t *text, size_t length, uint64_t hash)
+static int append(Dictionary *d, const uint8_t *text, size_t length)
 {
     const size_t used = (size_t)d->bounds[d->count];
     if (used + length > d->room) {
@@ -159,36 +195,25 @@ static int append(Dictionary *d, const uint8_t *text, size_t length, uint64_t ha
         d->room = room;
     }
     memcpy(d->text + used, text, length);
-    d->hashes[d->count] = hash;
     d->bounds[++d->count] = (int32_t)(used + length);
     return 1;
 }
 
-static int are_equal(const uint8_t *a, const uint8_t *b, size_t length)
-{
-    if (length - 4 <= 4) /* the most frequent lengths, without a call */
-        return read32(a) == read32(b) && read32(a + length - 4) == read32(b + length - 4);
-    return memcmp(a, b, length) == 0;
-}
-
 /* Which of the distinct texts this is, a new one if need be; -1 if memory is short. */
-static int32_t code_of(Dictionary *d, const uint8_t *text, size_t length)
+static int32_t code_of(Dictionary *d, const uint8_t *text, size_t length, uint64_t key)
 {
-    if (d->count >= d->slot_count / 2 && !grow_slots(d))
+    if (d->count >= d->slot_count / 2 && !grow(d))
         return -1;
-    const uint64_t hash = hash_of(text, length);
-    const uint32_t tag = (uint32_t)(hash >> 32), mask = d->slot_count - 1;
-    uint32_t place = (uint32_t)hash & mask;
-    for (; d->slots[place].entry; place = (place + 1) & mask) {
-        const uint32_t entry = d->slots[place].entry - 1;
-        const int32_t begin = d->bounds[entry];
-        if (d->slots[place].tag == tag && (size_t)(d->bounds[entry + 1] - begin) == length
-            && are_equal(d->text + begin, text, length))
-            return (int32_t)entry;
+    uint32_t place = home_of(d, key);
+    for (; d->slots[place].entry; place = (place + 1) & (d->slot_count - 1)) {
+        const Slot slot = d->slots[place];
+        if (slot.key == key && slot.length == length
+            && (length <= SHORT || !memcmp(d->text + d->bounds[slot.entry - 1], text, length)))
+            return (int32_t)slot.entry - 1;
     }
-    if (!append(d, text, length, hash))
+    if (!append(d, text, length))
         return -1;
-    d->slots[place] = (Slot){tag, d->count};
+    d->slots[place] = (Slot){key, (uint32_t)length, d->count};
     return (int32_t)d->count - 1;
 }
 
@@ -198,8 +223,10 @@ static int find_cells(Piece *p, Py_ssize_t lines, uint32_t *cells)
 {
     for (Py_ssize_t line = 0; line < lines; line++) {
         const uint8_t *begin = p->text + p->at, *at = begin, *end = begin;
+        if (begin == p->end)
+            return 0;
         for (Py_ssize_t column = 0; column < p->columns; column++) {
-            end = cell_end(at, p->end, p->separator);
+            end = next_mark(p);
             if ((end == p->end || *end == '\n') != (column == p->columns - 1))
                 return 0;
             *cells++ = (uint32_t)(at - p->text);
@@ -232,15 +259,24 @@ static enum Outcome read_numbers(Piece *p, Py_ssize_t lines, const uint32_t *cel
     return READ;
 }
 
+/* Slots are asked for ahead: waiting for memory was half of the time. */
 static enum Outcome read_texts(Piece *p, Py_ssize_t lines, const uint32_t *cells, int32_t *code,
                                uint8_t *valid, Dictionary *texts)
 {
-    for (Py_ssize_t line = 0; line < lines; line++, cells += p->columns + 1) {
-        const uint8_t *begin = p->text + cells[0], *end = p->text + (cells[1] - 1);
+    const Py_ssize_t step = p->columns + 1;
+    uint64_t keys[LINES];
+    for (Py_ssize_t line = 0; line < lines; line++) {
+        const uint32_t *cell = cells + line * step;
+        keys[line] = key_of(p->text + cell[0], cell[1] - 1 - cell[0], p->end);
+        if (texts->slots)
+            __builtin_prefetch(&texts->slots[home_of(texts, keys[line])]);
+    }
+    for (Py_ssize_t line = 0; line < lines; line++) {
+        const uint32_t *cell = cells + line * step, length = cell[1] - 1 - cell[0];
         code[line] = -1;
-        if (end > begin && (code[line] = code_of(texts, begin, (size_t)(end - begin))) < 0)
+        if (length && (code[line] = code_of(texts, p->text + cell[0], length, keys[line])) < 0)
             return NO_MEMORY;
-        valid[line / 8] |= (uint8_t)((end > begin) << line % 8);
+        valid[line / 8] |= (uint8_t)((length > 0) << line % 8);
     }
     return READ;
 }
@@ -271,6 +307,8 @@ static enum Outcome read_lines(Piece *p, Py_ssize_t row, Py_ssize_t lines, uint3
 static enum Outcome read_piece(Piece *p)
 {
     p->has_returns = memchr(p->text, '\r', (size_t)(p->end - p->text)) != NULL;
+    p->block = p->text;
+    p->marks = marks_of(p->block, p->end, p->separator);
     uint32_t *cells = malloc((size_t)(p->columns + 1) * LINES * sizeof *cells);
     enum Outcome outcome = cells ? READ : NO_MEMORY;
     for (Py_ssize_t row = 0; row < p->rows && outcome == READ; row += LINES)

@@ -112,7 +112,6 @@ static PyObject *read_all(Piece *p, Py_ssize_t columns)
         PyErr_NoMemory();
     for (Py_ssize_t i = 0; p->texts && i < columns; i++) {
         free(p->texts[i].slots);
-        free(p->texts[i].hashes);
         free(p->texts[i].bounds);
         free(p->texts[i].text);
     }

@@ -42,10 +42,12 @@ class NumberCounts:
     @classmethod
     def of(cls, column: NDArray[np.float64]) -> NumberCounts:
         """Counts of one column; what is not finite is left out."""
+        found = pc.value_counts(pa.array(column))
         # Adding 0 makes -0.0 the same value as 0.0, as comparison has it.
-        found = pc.value_counts(pa.array(column[np.isfinite(column)] + 0.0))
+        values, held = found.field(0).to_numpy() + 0.0, found.field(1).to_numpy()
+        kept = np.isfinite(values)
         counts = cls()
-        counts._append(found.field(0).to_numpy(), found.field(1).to_numpy())
+        counts._append(values[kept], held[kept])
         return counts
 
     def add(self, other: NumberCounts) -> None:
@@ -102,7 +104,8 @@ class TextCounts:
     @classmethod
     def of(cls, texts: pa.StringArray, codes: NDArray[np.int32]) -> TextCounts:
         """Counts of a column: `codes` are positions in `texts`, -1 where missing."""
-        found = np.bincount(codes[codes >= 0], minlength=len(texts))
+        # What is missing comes first here, and is left out.
+        found = np.bincount(codes + 1, minlength=len(texts) + 1)[1:]
         counts = cls()
         # Always a copy: the texts may be a part of the batch that they were read with.
         counts._append(texts.filter(pa.array(found > 0)), found[found > 0])

@@ -29,11 +29,12 @@ class Encoded:
     """Rows of one side, ready for the graph.
 
     Args:
-        index: `[rows, slots]` int64, indices into the fused tables.
+        index: `[rows, slots]`, indices into the fused tables: int64, as the graph takes them, or
+            the array that `Encoder.encode` was given to fill.
         weight: `[rows, slots]` float32, or None for a side whose weights are all 1.
     """
 
-    index: NDArray[np.int64]
+    index: NDArray[Any]
     weight: NDArray[np.float32] | None
 
 
@@ -58,8 +59,15 @@ class Encoder:
         self._parts = parts_of(schema, side, table)
         self._row = RowEncoder(schema, side, table)
 
-    def encode(self, columns: Columns, rows: int) -> Encoded:
+    def encode(
+        self, columns: Columns, rows: int, index: NDArray[np.int32] | None = None
+    ) -> Encoded:
         """Indices and weights of canonical columns; a column that is absent is all missing.
+
+        Args:
+            columns: of this side.
+            rows: number of rows.
+            index: `[rows, slots]`, filled with the indices; default: a new array.
 
         Raises:
             FeatureError: a value that its field's policy rejects (codes `missing_value`,
@@ -67,13 +75,14 @@ class Encoder:
         """
         # Field by field is also how many rows lie in memory: no write then touches all of it.
         order: Literal["C", "F"] = "F" if rows >= MANY_ROWS else "C"
-        index = np.empty((rows, self.slots), np.int64, order)
+        shape = rows, self.slots
+        filled: NDArray[Any] = np.empty(shape, np.int64, order) if index is None else index
         if self._cross_slots:
-            index[:, self._cross_slots] = self._cross_first
-        weight = np.ones((rows, self.slots), np.float32) if self.is_weighted else None
+            filled[:, self._cross_slots] = self._cross_first
+        weight = np.ones(shape, np.float32) if self.is_weighted else None
         for part in self._parts:
-            part.encode(columns, index, weight)
-        return Encoded(index, weight)
+            part.encode(columns, filled, weight)
+        return Encoded(filled, weight)
 
     def encode_values(
         self, values: Mapping[str, Sequence[Any]], rows: int

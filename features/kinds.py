@@ -7,7 +7,7 @@ schema, everything else is computed inside the range.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ class Part(Protocol):
     """Some fields of one kind, and where their slots lie."""
 
     def encode(
-        self, columns: Columns, index: NDArray[np.int64], weight: NDArray[np.float32] | None
+        self, columns: Columns, index: NDArray[Any], weight: NDArray[np.float32] | None
     ) -> None:
         """Fill the fields' slots, `[rows, slots]`; weights are all 1 before.
 
@@ -74,7 +74,7 @@ class _Buckets:
         self.base = self.first + np.array([[member.reserved] for member in self.members])
 
     def encode(
-        self, columns: Columns, index: NDArray[np.int64], weight: NDArray[np.float32] | None
+        self, columns: Columns, index: NDArray[Any], weight: NDArray[np.float32] | None
     ) -> None:
         if len(index) >= MANY_ROWS:
             self._encode_many(columns, index, weight)
@@ -95,17 +95,17 @@ class _Buckets:
                 weight[missing[row], self.slots[row]] = 0
 
     def _encode_many(
-        self, columns: Columns, index: NDArray[np.int64], weight: NDArray[np.float32] | None
+        self, columns: Columns, index: NDArray[Any], weight: NDArray[np.float32] | None
     ) -> None:
         """One field after the other: what it needs meanwhile fits into a core's cache."""
         absent = np.full(len(index), np.nan)
         for row, (member, slot) in enumerate(zip(self.members, self.slots, strict=True)):
             numbers = columns.get(member.name, absent)
             missing = np.isnan(numbers)
-            column = buckets_of(numbers, self.boundaries[row]) + self.base[row]
+            found = buckets_of(numbers, self.boundaries[row])
+            np.add(found, self.base[row], index[:, slot], casting="same_kind")
             if missing.any():
-                column[missing] = self.first[row]
-            index[:, slot] = column
+                index[missing, slot] = self.first[row]
             if member.missing == "reject":
                 _reject(member, missing, "missing_value", "is missing and must not be")
             elif member.missing == "zero" and weight is not None:
@@ -137,7 +137,7 @@ class _Value:
         self.member, self.slot, self.first = member, slot, first
 
     def encode(
-        self, columns: Columns, index: NDArray[np.int64], weight: NDArray[np.float32] | None
+        self, columns: Columns, index: NDArray[Any], weight: NDArray[np.float32] | None
     ) -> None:
         member, column = self.member, columns.get(self.member.name)
         if column is None:
@@ -219,7 +219,7 @@ class _Singles:
         )
 
     def encode(
-        self, columns: Columns, index: NDArray[np.int64], weight: NDArray[np.float32] | None
+        self, columns: Columns, index: NDArray[Any], weight: NDArray[np.float32] | None
     ) -> None:
         if any(isinstance(columns.get(name), Coded) for name in self.names):
             self._encode_coded(columns, index, weight)
@@ -237,7 +237,7 @@ class _Singles:
                 weight[:, self.slots] = ~zero.T
 
     def _encode_coded(
-        self, columns: Columns, index: NDArray[np.int64], weight: NDArray[np.float32] | None
+        self, columns: Columns, index: NDArray[Any], weight: NDArray[np.float32] | None
     ) -> None:
         """Looks every distinct hash up once; the rows copy what was found."""
         absent = Coded(np.zeros(1, np.uint64), np.full(len(index), -1, np.int32))
@@ -245,7 +245,8 @@ class _Singles:
             column = columns.get(name, absent)
             missing = column.hashes == 0
             found, unknown = one.find(column.hashes[None])
-            index[:, slot] = np.where(missing, one.missing, found)[0][column.codes]
+            known = np.where(missing, one.missing, found)[0].astype(index.dtype)
+            known.take(column.codes, out=index[:, slot], mode="wrap")  # -1: the last one
             if not self.plain:
                 gaps, strangers = missing[column.codes], (unknown[0] & ~missing)[column.codes]
                 zero = one.zeros(gaps[None], strangers[None])[0]
@@ -262,7 +263,7 @@ class _Multi:
         self.categories = _Categories([(member, first)], table)
 
     def encode(
-        self, columns: Columns, index: NDArray[np.int64], weight: NDArray[np.float32] | None
+        self, columns: Columns, index: NDArray[Any], weight: NDArray[np.float32] | None
     ) -> None:
         member, shape = self.member, (len(index), self.member.slots)
         hashes = columns.get(member.name, np.zeros(shape, np.uint64))

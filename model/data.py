@@ -126,11 +126,14 @@ def _encode_batch(
     spec: Spec, schema: Schema, encoders: list[Encoder], crosser: Crosser, batch: Batch
 ) -> Rows:
     data, rows = spec.data, batch.table.num_rows
+    # One slot after the other, as they are encoded.
+    index = np.empty((sum(encoder.slots for encoder in encoders), rows), np.int32).T
+    parts = np.split(index, [encoders[0].slots], 1)
     encoded = []
-    for encoder in encoders:
+    for encoder, part in zip(encoders, parts, strict=True):
         columns, _ = canonical_columns(batch, encoder.fields, schema, data.list_separator)
         try:
-            encoded.append(encoder.encode(columns, rows))
+            encoded.append(encoder.encode(columns, rows, part))
         except FeatureError as error:
             raise DataError(f"{batch.place(error.row or 0)}: {error.message}") from error
     crosser.fill(encoded[0], encoded[1])
@@ -140,7 +143,7 @@ def _encode_batch(
         weights = [o if p.weight is None else p.weight for p, o in zip(encoded, ones, strict=True)]
         weight = np.concatenate(weights, 1)
     return Rows(
-        _joined([part.index for part in encoded]),
+        _row_by_row(index),
         weight,
         _labels(batch, data.label),
         _groups(batch, data.group) if data.group else None,
@@ -148,13 +151,12 @@ def _encode_batch(
     )
 
 
-def _joined(parts: list[NDArray[np.int64]]) -> NDArray[np.int32]:
-    """Side by side, `[rows, slots]`; few rows at a time, so that they stay in a core's cache."""
-    joined = np.empty((len(parts[0]), sum(part.shape[1] for part in parts)), np.int32)
-    for low in range(0, len(joined), _ROWS_TURNED):
-        rows = slice(low, low + _ROWS_TURNED)
-        np.concatenate([part[rows] for part in parts], 1, out=joined[rows], casting="same_kind")
-    return joined
+def _row_by_row(index: NDArray[np.int32]) -> NDArray[np.int32]:
+    """In the order of training; few rows at a time, so that they stay in a core's cache."""
+    turned = np.empty(index.shape, np.int32)
+    for low in range(0, len(turned), _ROWS_TURNED):
+        turned[low : low + _ROWS_TURNED] = index[low : low + _ROWS_TURNED]
+    return turned
 
 
 def _labels(batch: Batch, name: str) -> NDArray[np.float32]:

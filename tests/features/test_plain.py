@@ -131,3 +131,21 @@ def test_distinct_texts_stand_once_in_the_order_of_their_first_row() -> None:
     column = batches[0].column("c")
     assert column.to_pylist() == cells
     assert column.dictionary.to_pylist() == list(dict.fromkeys(cells))
+
+
+def test_texts_that_differ_in_length_alone_are_distinct() -> None:
+    heads = ["abcdefghijklmnopqrst"[:length] for length in range(1, 21)]
+    cells = [head + "\0" * gaps for head in heads for gaps in range(10)]
+    block = pa.py_buffer("".join(f"1,,{cell},b\n" for cell in cells * 2).encode())
+    batches = PlainReader(",", HEADER, TYPES).read(block, 10_000)
+    assert batches is not None
+    column = batches[0].column("c")
+    assert column.to_pylist() == cells * 2
+    assert column.dictionary.to_pylist() == cells
+
+
+@pytest.mark.parametrize("ending", ["", "\n", "\r\n", "\n1,,a,b", "\n1,,,"])
+def test_cells_are_found_wherever_a_block_of_bytes_ends(ending: str) -> None:
+    for length in range(150):
+        text = f"2,{'x' * length},{'y' * (length % 11)},z{ending}".encode()
+        assert ours(text) == arrows(text)
