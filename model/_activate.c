@@ -1,15 +1,31 @@
 /* What follows a dense layer in training: batch norm, ReLU and dropout, and their gradients.
 
    What `model.activation` also does in plain torch; tests hold the two equal but for which elements
-   dropout zeroes. This file checks sizes; the passes are in the header. */
+   dropout zeroes. This file checks sizes; the passes are in _activate_passes.h. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
 #include "_activate.h"
 #include "_buffers.h"
+#include "_crew.h"
 
 enum { BUFFERS = 9 };
+
+static ActivatePart *forward = activate_part_4, *back = activate_back_part_4;
+
+static void choose_widest(void)
+{
+#ifdef HAS_WIDE_VECTORS
+    if (__builtin_cpu_supports("x86-64-v4")) {
+        forward = activate_part_16;
+        back = activate_back_part_16;
+    } else if (__builtin_cpu_supports("x86-64-v3")) {
+        forward = activate_part_8;
+        back = activate_back_part_8;
+    }
+#endif
+}
 
 static int in_range(const Activate *job)
 {
@@ -56,7 +72,7 @@ static PyObject *activate(PyObject *self, PyObject *args)
         job.inverse = b[5].buf;
         job.seed = seed;
         Py_BEGIN_ALLOW_THREADS
-        run(activate_part, &job, parts(&job), threads);
+        run(forward, &job, parts(&job), threads);
         Py_END_ALLOW_THREADS
         answer = Py_NewRef(Py_None);
     }
@@ -89,7 +105,7 @@ static PyObject *activate_back(PyObject *self, PyObject *args)
         job.scale_grad = b[7].buf;
         job.shift_grad = b[8].buf;
         Py_BEGIN_ALLOW_THREADS
-        run(activate_back_part, &job, parts(&job), threads);
+        run(back, &job, parts(&job), threads);
         Py_END_ALLOW_THREADS
         answer = Py_NewRef(Py_None);
     }
@@ -112,5 +128,6 @@ static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "model._activate", NU
 
 PyMODINIT_FUNC PyInit__activate(void)
 {
+    choose_widest();
     return PyModule_Create(&module);
 }
