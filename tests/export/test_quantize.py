@@ -171,7 +171,7 @@ def test_a_run_without_judged_rows_is_refused(run_folder: Path, tmp_path: Path) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "epochs"), [("frappe_x1", 8), ("criteo_20f_46k", 20)])
+@pytest.mark.parametrize(("name", "epochs"), [("frappe_x1", 4), ("criteo_20f_46k", 20)])
 def test_the_gate_holds_on_real_data(
     name: str, epochs: int, real_data: Path, tmp_path: Path
 ) -> None:
