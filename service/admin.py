@@ -85,7 +85,7 @@ async def _document_of(request: Request, *keys: str) -> dict[str, Any]:
         RequestError: it is no such object.
     """
     body = await read_body(request.scope, request.receive, _LARGEST_BODY_BYTES)
-    document = decode_json(body) if body.strip() else {}
+    document = decode_json(body) if body else {}
     if not isinstance(document, dict):
         raise RequestError([Problem("", "wrong_type", "must be an object")])
     unknown = list(unknown_keys(document, keys, ""))

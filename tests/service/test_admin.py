@@ -98,6 +98,8 @@ def test_no_key_is_logged(
     [
         (b"{", 400, "invalid_json"),
         (b"\xff", 400, "invalid_json"),
+        (b"\n", 400, "invalid_json"),
+        (b"\x0b", 400, "invalid_json"),
         (b"[" * 1000, 400, "invalid_json"),
         (b'{"version": 1e999}', 422, "out_of_range"),
         (b'{"version": 18446744073709551615}', 422, "out_of_range"),
@@ -124,7 +126,7 @@ def test_an_unknown_key_of_a_body_is_named(admin: TestClient) -> None:
     assert answer.json()["errors"][0]["pointer"] == "/versions"
 
 
-@pytest.mark.parametrize("body", [b"", b"{}", b'{"version": null}', b"\n"])
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"version": null}'])
 def test_a_body_without_a_version_asks_for_the_newest(admin: TestClient, body: bytes) -> None:
     assert admin.post("/admin/reload", headers=bearer(KEY), json={"version": 1}).is_success
     answer = admin.post("/admin/reload", headers=bearer(KEY), content=body)
