@@ -53,7 +53,7 @@ class TrainConfig:
         patience: stop after so many epochs in a row without a better validation AUC (GAUC after
             the pairwise loss, which does not order rows of different groups).
         learning_rate_decay: what the learning rate is multiplied by after each epoch without a
-            better validation AUC; 1 keeps it.
+            better validation AUC, when training goes on from the best weights; 1 keeps it.
         weight_average: what a moving average of all weights keeps of itself at a step; the average
             is what is judged and kept. 0 judges the weights themselves.
         wide_learning_rate: of the linear weights of crosses without an embedding.

@@ -14,6 +14,7 @@ takes its learning rate from the row's own gradients.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any
@@ -93,8 +94,16 @@ class Optimizer:
         if self.average is not None:
             self.average.update()
 
-    def slow_down(self) -> None:
-        """Multiply Adam's learning rate by the decay of the config; Adagrad's falls by itself."""
+    def go_back(self, weights: Mapping[str, Tensor]) -> None:
+        """Go on from weights that were judged better, with Adam's learning rate times the decay.
+
+        Adagrad's rate falls by itself. Moments and sums of gradients stay as they are.
+
+        Args:
+            weights: `state_dict` of `judged` as it was then; copied.
+        """
+        self.network.load_state_dict(weights)
+        self.judged.load_state_dict(weights)
         self._set_learning_rate(self.learning_rate * self.config.learning_rate_decay)
 
     @property

@@ -119,7 +119,7 @@ def fit(
             progress.best_state = copy.deepcopy(optimizer.judged.state_dict())
             progress.best_seconds = progress.seconds
         else:
-            optimizer.slow_down()
+            optimizer.go_back(progress.best_state)
         if checkpoint is not None:
             checkpoint.keep(Training(network, optimizer, generator, progress))
     network.load_state_dict(progress.best_state)

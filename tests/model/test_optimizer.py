@@ -182,20 +182,33 @@ def test_state_restores_bit_for_bit(rows: int) -> None:
     assert all(torch.equal(one, other) for one, other in pairs)
 
 
-def test_slowing_down_shortens_the_next_step() -> None:
+def test_going_back_shortens_the_next_step() -> None:
     """Adam's first step is as long as its learning rate; large tables and small ones alike."""
     for rows in (LARGE, SMALL):
         network, optimizer = build(batch_size=rows, learning_rate=0.1, learning_rate_decay=0.01)
         before = weights(network)
-        optimizer.slow_down()
+        optimizer.go_back(network.state_dict())
         step(network, optimizer, 0)
         moved = [(new - old).abs().max() for new, old in zip(weights(network), before, strict=True)]
         assert max(moved).item() == pytest.approx(0.001, rel=1e-3)
 
 
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_going_back_puts_the_judged_weights_into_both_networks(average: float) -> None:
+    network, optimizer = build(batch_size=LARGE, weight_average=average)
+    step(network, optimizer, 0)
+    then = {name: value.clone() for name, value in optimizer.judged.state_dict().items()}
+    step(network, optimizer, 1)
+    optimizer.go_back(then)
+    for one in (network, optimizer.judged):
+        assert all(torch.equal(value, then[name]) for name, value in one.state_dict().items())
+    step(network, optimizer, 2)
+    assert not torch.equal(network.embedding.weight, then["embedding.weight"])
+
+
 def test_a_lower_learning_rate_is_restored() -> None:
     network, optimizer = build(batch_size=LARGE)
-    optimizer.slow_down()
+    optimizer.go_back(network.state_dict())
     resumed, second = build(batch_size=LARGE)
     second.load_state_dict(optimizer.state_dict())
     step(network, optimizer, 0)

@@ -99,6 +99,19 @@ def test_best_epochs_weights_are_kept(
     assert same_weights(network, until_second)
 
 
+def test_after_a_worse_epoch_training_goes_on_from_the_best_weights(
+    spec: Spec, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a learning rate that is hardly there, an epoch later they are still where they were."""
+    slow = {"learning_rate_decay": 1e-9, "patience": 9}
+    best, _ = fitted(spec, split, epochs=1, **slow)
+    script_aucs(monkeypatch, 0.6, 0.5, 0.7)
+    network, progress = fitted(spec, split, epochs=3, **slow)
+    assert progress.best_epoch == 3
+    for one, other in zip(best.parameters(), network.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
 @pytest.mark.parametrize(("patience", "epochs"), [(1, 3), (2, 6)])
 def test_training_stops_after_patience_epochs_without_a_better_auc(
     spec: Spec, split: Split, monkeypatch: pytest.MonkeyPatch, patience: int, epochs: int
