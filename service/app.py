@@ -28,9 +28,9 @@ from service.request_log import RequestLog
 from service.routes import RankRoute, ScoreRoute, Send
 from service.scorer import Scorer
 from service.settings import Settings, load_settings
-from service.telemetry import Telemetry, VersionCounts
+from service.telemetry import Telemetry
 from service.trial import KINDS
-from service.trial_metrics import TrialCounts
+from service.version_metrics import TrialCounts, VersionCounts
 
 
 class App(FastAPI):
@@ -49,16 +49,16 @@ class App(FastAPI):
         self.door = Door.of(settings)
         self.request_log = RequestLog.of(settings)
         self.models = Models()
-        self.telemetry = Telemetry(self.models)
+        self.telemetry = Telemetry()
         self.registry = CollectorRegistry()
         self.registry.register(self.telemetry)
-        self.registry.register(VersionCounts(owner))
+        self.registry.register(VersionCounts(self.models, owner))
         if self.request_log is not None:
             self.registry.register(self.request_log)
         self.registry.register(TrialCounts(self.models))
         routes = (
-            ScoreRoute(self.models, settings, self.telemetry),
-            RankRoute(self.models, settings, self.telemetry),
+            ScoreRoute(self.models.pick, settings, self.telemetry),
+            RankRoute(self.models.pick, settings, self.telemetry),
         )
         self.hot = {route.name: route for route in routes}
         self.hot_targets = {route.name.encode(): route for route in routes}

@@ -1,4 +1,4 @@
-"""What a request says apart from its meaning: its deadline, its client, the bytes of its body."""
+"""What a request says beside its features: version, deadline, client, the bytes of its body."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
+from urllib.parse import parse_qs
 
 from service.errors import ClientGone, HeaderError, Problem, RequestError
 from service.waiting import NOBODY, Client
@@ -66,6 +67,14 @@ def length_of(headers: Headers) -> int:
         if name == b"content-length":
             return int(value)
     return 0
+
+
+def version_of(query: bytes) -> str | None:
+    """The version that a query string names; None for none."""
+    if not query:
+        return None
+    values = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("version")
+    return values[-1] if values else None
 
 
 def path_of(scope: Scope) -> str:

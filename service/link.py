@@ -13,7 +13,8 @@ from multiprocessing.connection import Connection
 
 from features.errors import BundleError, ConfigError
 from service.errors import ServiceError
-from service.models import Model, Models, load_model
+from service.model import Model, load_model
+from service.models import Models
 from service.orders import (
     Alive,
     Answer,

@@ -9,7 +9,8 @@ from typing import Protocol
 
 from features.errors import BundleError, DeepFMError
 from service.errors import ServiceError
-from service.models import Model, Models, load_model, model_of
+from service.model import Model, load_model, model_of
+from service.models import Models
 from service.scorer import Scorer
 from service.second import Second
 from service.settings import Settings
@@ -163,7 +164,7 @@ def put_beside(
     elif second is not None and second.model is model:
         second.turn_to(trial)
     else:
-        models.put_beside(Second(trial, model, models, settings))
+        models.put_beside(Second(trial, model, models.pick, settings))
 
 
 def loaded(settings: Settings, version: int) -> Model | str:

@@ -38,7 +38,7 @@ from service.incoming import (
     length_of,
     read_body,
 )
-from service.models import Model, Models
+from service.model import Model
 from service.prepared import Prepared
 from service.problems import MOST_PAIRWISE
 from service.ranking import best_first, items_in, win_probability
@@ -47,6 +47,7 @@ from service.telemetry import Telemetry
 from service.waiting import Client
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Pick = Callable[[bytes], Model]
 
 MOST_WARNINGS = 20
 _log = logging.getLogger("deepfm")
@@ -57,15 +58,15 @@ class ScoreRoute:
     """`POST /score`: click probabilities of instances.
 
     Args:
-        models: the loaded versions.
+        pick: the model that answers, by the query string.
         settings: limits.
         telemetry: counts.
     """
 
     name = "/score"
 
-    def __init__(self, models: Models, settings: Settings, telemetry: Telemetry) -> None:
-        self.models, self.settings, self.telemetry = models, settings, telemetry
+    def __init__(self, pick: Pick, settings: Settings, telemetry: Telemetry) -> None:
+        self.pick, self.settings, self.telemetry = pick, settings, telemetry
         self.expected = ExpectedRows()
 
     def refusal(self, model: Model, headers: Headers) -> bytes | None:
@@ -87,7 +88,7 @@ class ScoreRoute:
         started = arrival_of(scope)
         rows = 0
         try:
-            model = self.models.pick(scope["query_string"])
+            model = self.pick(scope["query_string"])
             deadline = deadline_of(scope["headers"], started, self.settings.default_deadline_ms)
             request = await self._receive(model, scope, receive, deadline)
             answer, rows = await self.answer(model, request, deadline, client_of(scope))

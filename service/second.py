@@ -18,9 +18,9 @@ import xxhash
 
 from service.batcher import Batcher
 from service.errors import ServiceError
-from service.incoming import Copying, Receive, Scope
-from service.models import Model, Models, version_of
-from service.routes import ScoreRoute, Send
+from service.incoming import Copying, Receive, Scope, version_of
+from service.model import Model
+from service.routes import Pick, ScoreRoute, Send
 from service.scorer import Floats
 from service.settings import Settings
 from service.shadow import Answered, Shadow
@@ -36,16 +36,16 @@ class Second:
     Args:
         trial: what it does.
         model: the version, loaded.
-        models: where the first one is found.
+        pick: the model that a request would get without it, by the query string.
         settings: of the process.
     """
 
-    def __init__(self, trial: Trial, model: Model, models: Models, settings: Settings) -> None:
+    def __init__(self, trial: Trial, model: Model, pick: Pick, settings: Settings) -> None:
         self.model = model
         self.requests: Counter[tuple[int, int]] = Counter()
         self.latency: defaultdict[int, Histogram] = defaultdict(Histogram)
         self.shadow: Shadow | None = None
-        self._models, self._settings = models, settings
+        self._pick, self._settings = pick, settings
         self.turn_to(trial)
 
     def turn_to(self, trial: Trial) -> None:
@@ -64,7 +64,7 @@ class Second:
         """Answer a request by one of the two versions, and count it."""
         started, status = time.perf_counter(), 0
         try:
-            model = self._models.pick(scope["query_string"])
+            model = self._pick(scope["query_string"])
         except ServiceError:
             await route(scope, receive, send)  # which refuses it itself
             return
@@ -142,6 +142,5 @@ def is_among(share: float, scope: Scope) -> bool:
 def _with(route: ScoreRoute, model: Model) -> ScoreRoute:
     """A route for one request, which answers by this model."""
     own = copy(route)
-    own.models = Models()
-    own.models.current, own.models.loaded = model, {model.version: model}
+    own.pick = lambda _: model
     return own

@@ -18,7 +18,7 @@ import numpy as np
 from features.encode import Encoded
 from service.comparison import Comparison
 from service.errors import RequestError
-from service.models import Model, model_of
+from service.model import Model, model_of
 from service.prepared import Prepared
 from service.routes import ScoreRoute
 from service.scorer import Floats

@@ -10,21 +10,15 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import accumulate
-from typing import TYPE_CHECKING
 
 from prometheus_client.core import (
     CounterMetricFamily,
-    GaugeMetricFamily,
     HistogramMetricFamily,
     Metric,
 )
 from prometheus_client.registry import Collector
 
 from service.errors import Overloaded
-from service.models import Models
-
-if TYPE_CHECKING:
-    from service.owner import Owner
 
 LATENCY_BOUNDS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _BOUNDS = (*map(str, LATENCY_BOUNDS_S), "+Inf")
@@ -49,14 +43,9 @@ class Histogram:
 
 
 class Telemetry(Collector):
-    """Counts of one process.
+    """Counts of one process."""
 
-    Args:
-        models: whose version is told.
-    """
-
-    def __init__(self, models: Models) -> None:
-        self.models = models
+    def __init__(self) -> None:
         # Not Counters, which take twice as long to count one more.
         self.requests: defaultdict[tuple[str, int], int] = defaultdict(int)
         self.rows: defaultdict[str, int] = defaultdict(int)
@@ -107,31 +96,3 @@ class Telemetry(Collector):
         for code, count in self.warned.items():
             warned.add_metric([code], count)
         yield warned
-        waiting = sum(model.batcher.waiting for model in self.models.loaded.values())
-        yield GaugeMetricFamily("deepfm_queue_rows", "Rows that wait for a run", value=waiting)
-        version = GaugeMetricFamily("deepfm_model_version", "Version that answers")
-        if self.models.current is not None:
-            version.add_metric([], self.models.current.version)
-        yield version
-
-
-class VersionCounts(Collector):
-    """What became of versions, and which ones are refused now.
-
-    Args:
-        owner: who knows.
-    """
-
-    def __init__(self, owner: Owner) -> None:
-        self.owner = owner
-
-    def collect(self) -> Iterator[Metric]:
-        """The metrics as prometheus-client exposes them."""
-        standing = self.owner.standing
-        reloads = CounterMetricFamily("deepfm_reloads", "Versions tried", labels=["outcome"])
-        reloads.add_metric(["switched"], standing.switched)
-        reloads.add_metric(["refused"], standing.refused)
-        yield reloads
-        yield GaugeMetricFamily(
-            "deepfm_refused_versions", "Versions on disk that are refused", len(standing.refusals)
-        )

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,23 @@ def test_dependencies_point_one_way(package: str) -> None:
     ours = {*ALLOWED, "cli", "bench", "examples", "tests"}
     for file in (ROOT / package).glob("*.py"):
         assert imports(file) & ours <= ALLOWED[package] | {package}, file
+
+
+def neighbours(file: Path) -> set[str]:
+    """Files of its own folder that a file imports, if only for types."""
+    modules = {
+        node.module.removeprefix(f"{file.parent.name}.")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module
+    }
+    return {one.stem for one in file.parent.glob("*.py")} & modules
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_imports_go_in_no_circle(package: str) -> None:
+    graph = {file.stem: neighbours(file) for file in (ROOT / package).glob("*.py")}
+    assert any(graph.values())
+    list(TopologicalSorter(graph).static_order())  # raises CycleError
 
 
 def test_the_table_above_names_every_package() -> None:

@@ -13,7 +13,8 @@ import pytest
 from service import link
 from service.errors import ServiceError
 from service.link import Link
-from service.models import Model, Models
+from service.model import Model
+from service.models import Models
 from service.orders import Answer, Ask, Channel, Done, Drop, Load, Switch, ToParent
 from service.owner import loaded
 from service.settings import Settings

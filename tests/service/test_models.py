@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from features.errors import BundleError
-from service.models import Models, load_model
+from service.model import load_model
+from service.models import Models
 from service.settings import Settings
 from tests.service.linear import write_bundle
 from tests.service.processes import wait_for

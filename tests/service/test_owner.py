@@ -16,7 +16,7 @@ from features.errors import BundleError
 from features.schema import BucketField, Schema
 from service import owner
 from service.app import create_app
-from service.models import Model, load_model
+from service.model import Model, load_model
 from service.owner import OwnVersions
 from service.scorer import Scorer
 from service.settings import Settings

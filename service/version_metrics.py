@@ -1,4 +1,4 @@
-"""What is counted while a second version stands beside the first, for Prometheus."""
+"""What Prometheus is told of versions: which answers, which are refused, which stands beside."""
 
 from __future__ import annotations
 
@@ -14,10 +14,40 @@ from prometheus_client.registry import Collector
 
 from service.comparison import CORRELATION_BOUNDS, DIFFERENCE_BOUNDS, cumulative
 from service.models import Models
+from service.owner import Owner
 from service.second import Second
 from service.shadow import Shadow
 
 _PAIR = ["first", "second"]
+
+
+class VersionCounts(Collector):
+    """Which version answers and what waits for it, what became of others, which are refused now.
+
+    Args:
+        models: the loaded versions.
+        owner: who knows of the others.
+    """
+
+    def __init__(self, models: Models, owner: Owner) -> None:
+        self._models, self._owner = models, owner
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics as prometheus-client exposes them."""
+        waiting = sum(model.batcher.waiting for model in self._models.loaded.values())
+        yield GaugeMetricFamily("deepfm_queue_rows", "Rows that wait for a run", value=waiting)
+        version = GaugeMetricFamily("deepfm_model_version", "Version that answers")
+        if self._models.current is not None:
+            version.add_metric([], self._models.current.version)
+        yield version
+        standing = self._owner.standing
+        reloads = CounterMetricFamily("deepfm_reloads", "Versions tried", labels=["outcome"])
+        reloads.add_metric(["switched"], standing.switched)
+        reloads.add_metric(["refused"], standing.refused)
+        yield reloads
+        yield GaugeMetricFamily(
+            "deepfm_refused_versions", "Versions on disk that are refused", len(standing.refusals)
+        )
 
 
 class TrialCounts(Collector):
