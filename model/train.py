@@ -32,6 +32,8 @@ from model.rows import Rows
 from model.run import JUDGED_ROWS, SAMPLE_ROWS, Judged, Run, Sample, save_run
 
 _EVALUATION_ROWS = 2_048
+# An AUC that rises by less has not risen: at a learning rate near nothing it would do so for long.
+_LEAST_GAIN = 1e-5
 
 
 def train(spec: Spec, folder: Path | None = None) -> Path:
@@ -114,7 +116,7 @@ def fit(
             f"log loss {judged['log_loss']:.4f}"
         )
         quality = _quality(judged, config)
-        if quality > progress.best_auc:
+        if quality > progress.best_auc + _LEAST_GAIN:
             progress.best_epoch, progress.best_auc = epoch, quality
             progress.best_state = copy.deepcopy(optimizer.judged.state_dict())
             progress.best_seconds = progress.seconds

@@ -121,6 +121,15 @@ def test_training_stops_after_patience_epochs_without_a_better_auc(
     assert len(progress.history) == epochs
 
 
+@pytest.mark.parametrize(("aucs", "best"), [((0.6, 0.600009), 1), ((0.6, 0.600009, 0.600018), 3)])
+def test_a_gain_of_nearly_nothing_is_none(
+    spec: Spec, split: Split, monkeypatch: pytest.MonkeyPatch, aucs: tuple[float, ...], best: int
+) -> None:
+    script_aucs(monkeypatch, *aucs)
+    _, progress = fitted(spec, split, epochs=len(aucs), patience=9)
+    assert (progress.best_epoch, progress.best_auc) == (best, aucs[best - 1])
+
+
 @pytest.mark.parametrize("loss", ["pointwise", "pairwise", "joint"])
 def test_loss_falls(spec: Spec, split: Split, loss: str) -> None:
     _, progress = fitted(spec, split, epochs=10, patience=10, loss=loss)
