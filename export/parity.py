@@ -10,9 +10,9 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from features.bundle import EXACT_INT8
 from features.encode import Encoded
 from features.errors import ParityError
+from features.int8 import exact_sums
 from features.schema import SIDES, Schema
 from model.calibrate import Calibration
 from model.deepfm import DeepFM
@@ -33,7 +33,8 @@ class Graph:
     def __init__(self, path: Path, schema: Schema) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        options.add_session_config_entry(*EXACT_INT8)
+        for entry in exact_sums().items():
+            options.add_session_config_entry(*entry)
         self.session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         )

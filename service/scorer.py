@@ -8,10 +8,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from features.bundle import EXACT_INT8, Bundle
+from features.bundle import Bundle
 from features.crosser import Crosser
 from features.encode import Encoded, Encoder
 from features.errors import BundleError, ConfigError, FeatureError
+from features.int8 import exact_sums
 from features.schema import SIDES, Side
 
 # Read when the runtime is imported: since 1.32 its Linux wheels keep a device id in the home folder
@@ -202,7 +203,8 @@ def _load_session(bundle: Bundle, provider: Provider, threads: int) -> onnxrunti
     options.log_severity_level = 3
     # Spinning threads burn a core each while they wait for the next run.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry(*EXACT_INT8)
+    for entry in exact_sums().items():
+        options.add_session_config_entry(*entry)
     chosen: list[Any] = [_CPU]
     if provider != "cpu" and _CUDA in onnxruntime.get_available_providers():
         onnxruntime.preload_dlls()  # CUDA and cuDNN from their Python packages
