@@ -82,7 +82,7 @@ def export_run(
         run.spec.data.negative_sampling_rate,
     )
     with new_folder(target) as draft:
-        graph = BundleGraph(run.network, run.schema, calibration)
+        graph = BundleGraph(run.network, run.schema, calibration, precision)
         inputs = write_onnx(graph, run.schema, draft)
         save_schema(run.schema, draft)
         session = Graph(draft / MODEL_FILE, run.schema)

@@ -1,12 +1,14 @@
 """The one graph that serves both endpoints: the context part once per request, then per candidate.
 
-It computes what `model.deepfm.DeepFM` computes in evaluation mode, rearranged:
-- second order = 0.5 * sum_k ((Sc + Si)^2 - (Qc + Qi)), S the sums and Q the sums of squares of
+It computes what `model.deepfm.DeepFM` computes in evaluation mode, rearranged, for every node costs
+the runtime about a microsecond, which is what one row waits for:
+- second order = 0.5 * sum_k (Sc + Si)^2 - 0.5 * (Qc + Qi), S the sums and Q the sums of squares of
   each side's embeddings, so that a context is pooled once and not per candidate;
 - the linear weight of an index lies behind its embedding, in one table: a look-up is little but the
-  wait for memory, and so there is one for both;
-- the first dense layer is two: Wc ec + Wi ei + b. Two `nn.Linear`, because slices of one weight
-  would stay slices in the graph;
+  wait for memory, and so there is one for both. Where no weight multiplies the embedding, its half
+  of the squares is in there too: the sum over a side's rows is then all that FM wants of them;
+- the first dense layer is two, Wc ec + b and Wi ei, because slices of one weight would stay slices
+  in the graph; what the context gives is the bias of the candidate's multiplication;
 - batch norm is folded into the dense layer in front of it.
 """
 
@@ -17,7 +19,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from features.schema import Schema, Side
+from features.schema import SIDES, Schema, Side
 from model.calibrate import CLIP, Calibration
 from model.deepfm import DeepFM
 
@@ -29,24 +31,31 @@ class BundleGraph(nn.Module):
         network: in evaluation mode; it stays as it is, its tables are copied into one.
         schema: the network was built for.
         calibration: applied to the logit.
+        precision: `int8` for a graph that is to be quantised: a product of integers has no bias
+            that differs from row to row, and would stay in float.
     """
 
-    def __init__(self, network: DeepFM, schema: Schema, calibration: Calibration) -> None:
+    def __init__(
+        self, network: DeepFM, schema: Schema, calibration: Calibration, precision: str = "fp32"
+    ) -> None:
         super().__init__()
-        self.table = _joined_table(network)
+        self.table = _joined_table(network, schema)
         self.wide = network.wide
         self.bias = network.bias
         self.context = SidePooling(schema, "context")
         self.candidate = SidePooling(schema, "candidate")
         self.has_context = bool(schema.side("context"))
+        self.has_row_bias = precision == "fp32"
         layers = folded_layers(network.deep)
         self.is_deep = bool(layers)
         if self.is_deep:
             width = self.context.fields * network.embedding.embedding_dim
             self.has_deep_context = width > 0
-            self.first_candidate = _columns(layers[0], slice(width, None), has_bias=True)
+            self.first_candidate = _columns(
+                layers[0], slice(width, None), has_bias=not self.has_deep_context
+            )
             if self.has_deep_context:
-                self.first_context = _columns(layers[0], slice(0, width), has_bias=False)
+                self.first_context = _columns(layers[0], slice(0, width), has_bias=True)
             self.rest = nn.ModuleList(layers[1:])
         self.calibration = CalibrationLayer(calibration)
 
@@ -70,40 +79,57 @@ class BundleGraph(nn.Module):
         Returns:
             `[N]` float32 each.
         """
-        pooled, total, linear = self._side(self.candidate, candidate, candidate_weight)
-        squares = (pooled * pooled).sum((1, 2))  # [N]
-        hidden = self.first_candidate(pooled.flatten(1)) if self.is_deep else None  # [N, H]
+        vectors, sums = self._side(self.candidate, candidate, candidate_weight)
+        hidden = None
         if self.has_context:
             assert context is not None
             assert context_row is not None
-            pooled_c, total_c, linear_c = self._side(self.context, context, context_weight)
-            shared = linear_c - 0.5 * (pooled_c * pooled_c).sum((1, 2))  # [R]
-            linear = linear + shared[context_row]
-            total = total + total_c[context_row]
-            if hidden is not None and self.has_deep_context:
-                hidden = hidden + self.first_context(pooled_c.flatten(1))[context_row]
-        logit = linear + 0.5 * ((total * total).sum(1) - squares) + self.bias
+            vectors_c, sums_c = self._side(self.context, context, context_weight)
+            sums = sums + sums_c.index_select(0, context_row)
+            if self.is_deep and self.has_deep_context:
+                shared = self.first_context(vectors_c).index_select(0, context_row)  # [N, H]
+                hidden = self._first(vectors, shared)
+        if self.is_deep and hidden is None:
+            hidden = self.first_candidate(vectors)
+        total, rest = sums[:, :-1], sums[:, -1]
+        logit = 0.5 * (total * total).sum(1) + rest + self.bias
         if hidden is not None:
             for layer in self.rest:
                 hidden = layer(torch.relu(hidden))
             logit = logit + hidden.squeeze(1)
         return logit, self.calibration(logit)
 
+    def _first(self, vectors: Tensor, shared: Tensor) -> Tensor:
+        """The first dense layer: a candidate's part beside its context's, `[N, H]`."""
+        if self.has_row_bias:
+            return torch.addmm(shared, vectors, self.first_candidate.weight.t())
+        own: Tensor = self.first_candidate(vectors)
+        return own + shared
+
     def _side(
         self, pooling: SidePooling, index: Tensor, weight: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Vectors `[rows, fields, K]`, their sum `[rows, K]`, first order `[rows]`."""
+    ) -> tuple[Tensor, Tensor]:
+        """All vectors of a row, and what FM wants of their sum.
+
+        Returns:
+            `[rows, fields * K]`, and `[rows, K + 1]`: the sum of the vectors, then the first order
+            less half the sum of their squares.
+        """
         cut = pooling.embedded_slots
         looked_up = self.table(index[:, :cut])  # [rows, slots, K + 1]
         if weight is not None:
             looked_up = looked_up * weight[:, :cut, None]
         pooled = pooling(looked_up)
-        sums = pooled.sum(1)
-        linear = sums[:, -1]
+        vectors, sums = pooled[:, :, :-1], pooled.sum(1)
+        rest = []
+        if weight is not None:
+            rest.append(-0.5 * (vectors * vectors).sum((1, 2)))
         if self.wide is not None and pooling.slots > cut:
             wide = self.wide(index[:, cut:] - self.table.num_embeddings).squeeze(2)
-            linear = linear + (wide if weight is None else wide * weight[:, cut:]).sum(1)
-        return pooled[:, :, :-1], sums[:, :-1], linear
+            rest.append((wide if weight is None else wide * weight[:, cut:]).sum(1))
+        if rest:
+            sums = torch.cat([sums[:, :-1], (sums[:, -1] + sum(rest))[:, None]], 1)
+        return vectors.flatten(1), sums
 
 
 class SidePooling(nn.Module):
@@ -191,11 +217,22 @@ def folded_layers(deep: nn.Sequential) -> list[nn.Linear]:
     return layers
 
 
-def _joined_table(network: DeepFM) -> nn.Embedding:
-    """Embedding and linear weight of every index that has both, `[indices, K + 1]`."""
-    joined = torch.cat([network.embedding.weight, network.linear.weight], 1)
+def _joined_table(network: DeepFM, schema: Schema) -> nn.Embedding:
+    """Embedding and linear weight of every index that has both, `[indices, K + 1]`.
+
+    The weight is less by half the embedding's square on a side where nothing multiplies either.
+    """
+    joined = torch.cat([network.embedding.weight, network.linear.weight], 1).detach()
+    for side in SIDES:
+        if schema.is_weighted(side):
+            continue
+        for member in schema.members(side):
+            if member.embedding:
+                owned = schema.ranges[member.name]
+                part = joined[owned.start : owned.stop]
+                part[:, -1] -= 0.5 * part[:, :-1].square().sum(1)
     rows, columns = joined.shape
-    return nn.Embedding(rows, columns, _weight=joined.detach())
+    return nn.Embedding(rows, columns, _weight=joined)
 
 
 def _columns(layer: nn.Linear, columns: slice, has_bias: bool) -> nn.Linear:

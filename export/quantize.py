@@ -177,10 +177,29 @@ def _take_out(
 
 
 def _put_back(model: onnx.ModelProto, kept: dict[str, NDArray[np.float32]]) -> None:
-    inputs = [given for given in model.graph.input if given.name not in kept]
-    del model.graph.input[:]
-    model.graph.input.extend(inputs)
-    model.graph.initializer.extend(numpy_helper.from_array(kept[name], name) for name in kept)
+    """Make the tables weights again, in half precision; what is looked up in them is float32.
+
+    Raises:
+        ParityError: a value is beyond half precision's range.
+    """
+    graph = model.graph
+    inputs = [given for given in graph.input if given.name not in kept]
+    del graph.input[:]
+    graph.input.extend(inputs)
+    for name, table in kept.items():
+        with np.errstate(over="ignore"):
+            half = table.astype(np.float16)
+        if not np.isfinite(half).all():
+            raise ParityError(f"{name} holds values beyond {np.finfo(half.dtype).max}: export fp32")
+        graph.initializer.append(numpy_helper.from_array(half, name))
+    nodes = list(graph.node)
+    del graph.node[:]
+    for node in nodes:
+        graph.node.append(node)
+        if node.op_type == "Gather" and node.input[0] in kept:
+            found, halves = node.output[0], f"{node.output[0]}_half"
+            graph.node[-1].output[0] = halves
+            graph.node.append(helper.make_node("Cast", [halves], [found], to=TensorProto.FLOAT))
 
 
 class _Rows(CalibrationDataReader):  # type: ignore[misc]

@@ -35,16 +35,17 @@ def run(
     return logit
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
 @pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize("name", SCHEMAS)
-def test_graph_computes_what_the_network_computes(name: str, config: str) -> None:
+def test_graph_computes_what_the_network_computes(name: str, config: str, precision: str) -> None:
     """Candidates of three contexts in any order, against the network on the joined rows."""
     schema = SCHEMAS[name]
     network = build(schema, CONFIGS[config])
     context, candidate = rows_of(schema, "context", 3), rows_of(schema, "candidate", 20)
     row = np.random.default_rng(0).integers(0, 3, 20)
     joined = Encoded(context.index[row], None if context.weight is None else context.weight[row])
-    graph = BundleGraph(network, schema, CALIBRATIONS["none"])
+    graph = BundleGraph(network, schema, CALIBRATIONS["none"], precision)
     logit = run(graph, schema, context, candidate, row.tolist())
     expected = network_logit(network, joined, candidate)
     np.testing.assert_allclose(logit.numpy(), expected, rtol=1e-5, atol=1e-5)
@@ -70,11 +71,19 @@ def test_graph_leaves_the_network_as_it_was() -> None:
     assert all(torch.equal(before[name], w) for name, w in network.state_dict().items())
 
 
-def test_embedding_and_linear_weight_of_an_index_lie_together() -> None:
-    network = build(SCHEMAS["plain"])
-    table = BundleGraph(network, SCHEMAS["plain"], CALIBRATIONS["none"]).table.weight
-    assert torch.equal(table[:, :-1], network.embedding.weight)
-    assert torch.equal(table[:, -1:], network.linear.weight)
+@pytest.mark.parametrize("name", ["plain", "weighted context"])
+def test_embedding_and_linear_weight_of_an_index_lie_together(name: str) -> None:
+    """Half the squares in with the weight, but where something may multiply the embedding."""
+    schema = SCHEMAS[name]
+    network = build(schema)
+    table = BundleGraph(network, schema, CALIBRATIONS["none"]).table.weight
+    embedding, linear = network.embedding.weight, network.linear.weight
+    assert torch.equal(table[:, :-1], embedding)
+    is_plain = torch.tensor(
+        [not schema.is_weighted(f.side) for f in schema.fields for _ in schema.ranges[f.name]]
+    )
+    expected = linear[:, 0] - 0.5 * (embedding**2).sum(1) * is_plain
+    torch.testing.assert_close(table[:, -1], expected)
 
 
 @pytest.mark.parametrize("name", CALIBRATIONS)

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -37,18 +38,13 @@ SMALL_AUC_LOST = 0.005
 
 @pytest.fixture
 def same_graph(copied_graph: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The graph to quantise is that of the bundle."""
+    """The graph to quantise is that of the bundle, where its own form does not matter."""
     monkeypatch.setattr(exporting, "write_onnx", copied_graph)
 
 
 @pytest.fixture(scope="module")
-def int8_path(
-    run_folder: Path,
-    copied_graph: Callable[..., list[str]],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
+def int8_path(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exporting, "write_onnx", copied_graph)
         patch.setattr(quantize, "MOST_AUC_LOST", SMALL_AUC_LOST)
         return export_run(run_folder, tmp_path_factory.mktemp("int8") / "tiny" / "1", "int8")
 
@@ -124,9 +120,43 @@ def test_what_others_log_is_heard_afterwards(int8_path: Path) -> None:
     assert logging.getLogger().isEnabledFor(logging.WARNING)
 
 
-def test_the_tables_stay_as_they_are(int8_path: Path, bundle_path: Path) -> None:
-    sizes = [(path / MODEL_FILE).with_suffix(".onnx.data") for path in (int8_path, bundle_path)]
-    assert sizes[0].stat().st_size <= sizes[1].stat().st_size
+def test_the_tables_are_in_half_precision(int8_path: Path, bundle_path: Path) -> None:
+    halves, floats = (
+        {
+            tensor.name: onnx.numpy_helper.to_array(tensor)
+            for tensor in onnx.load(str(path / MODEL_FILE)).graph.initializer
+        }
+        for path in (int8_path, bundle_path)
+    )
+    assert halves["table.weight"].dtype == np.float16
+    np.testing.assert_array_equal(halves["table.weight"], floats["table.weight"].astype(np.float16))
+
+
+def test_every_dense_layer_runs_in_integers(int8_path: Path, tmp_path: Path) -> None:
+    """What the runtime makes of the graph: one layer left in float costs more than all others."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(str(int8_path / MODEL_FILE), options)
+    nodes = onnx.load(tmp_path / "optimized.onnx", load_external_data=False).graph.node
+    found = [node.op_type for node in nodes]
+    assert found.count("QGemm") >= 3
+    assert not {"Gemm", "FusedGemm", "MatMul", "DequantizeLinear"} & set(found)
+
+
+@pytest.mark.usefixtures("same_graph")
+def test_a_table_beyond_half_precision_is_refused(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = quantize._take_out
+
+    def with_a_large_value(*given: Any) -> dict[str, NDArray[np.float32]]:
+        return {name: np.where(table == table.max(), 7e4, table).astype(np.float32)
+                for name, table in real(*given).items()}  # fmt: skip
+
+    monkeypatch.setattr(quantize, "_take_out", with_a_large_value)
+    with pytest.raises(ParityError, match=r"holds values beyond 65504\.0: export fp32"):
+        export_run(run_folder, tmp_path / "m" / "1", "int8")
 
 
 @pytest.mark.usefixtures("same_graph")
