@@ -281,15 +281,17 @@ class Batcher:
 
 
 def _context_rows(parts: list[tuple[Encoded, Encoded]]) -> NDArray[np.int64]:
-    rows, begin = [], 0
-    for context, candidate in parts:
-        count = len(candidate.index)
-        if len(context.index) == 1:
-            rows.append(np.full(count, begin, np.int64))
-        else:
-            rows.append(np.arange(begin, begin + count))
-        begin += len(context.index)
-    return rows[0] if len(rows) == 1 else np.concatenate(rows)
+    """For each candidate of all parts the row of its context among those of all parts."""
+    rows = [len(candidate.index) for _, candidate in parts]
+    contexts = [len(context.index) for context, _ in parts]
+    if contexts == rows:  # each has its own
+        return np.arange(sum(rows))
+    first = 0
+    found = []
+    for own, count in zip(contexts, rows, strict=True):
+        found.append(np.full(count, first) if own == 1 else np.arange(first, first + count))
+        first += own
+    return found[0] if len(found) == 1 else np.concatenate(found)
 
 
 def _joined(parts: list[Encoded]) -> Encoded:

@@ -70,9 +70,8 @@ class PlainReader:
         return None if answer is None else self._prepared(*answer)
 
     def _prepared(self, answer: Any, *ranking: Any) -> Prepared:
-        context, candidate = (
-            _encoded(side, slots) for side, slots in zip(answer[:2], self._slots, strict=True)
-        )
+        context = _encoded(answer[0], self._slots[0])
+        candidate = _encoded(answer[1], self._slots[1])
         self._crosser.fill(context, candidate)
         return Prepared(context, candidate, *answer[2:], *ranking)
 

@@ -1,6 +1,6 @@
 """HTTP/1.1 as uvicorn speaks it over httptools, with what uvicorn leaves out.
 
-- Head and body of an answer are one write (`service.joined_writes`).
+- Head and body of an answer are one write (`service.cycle`).
 - A request's head is bounded in bytes and in headers. So is what stands around the pieces of a
   chunked body, counted from the first read in which no head or piece ends; nothing of it is kept.
 - Another version of HTTP, no Host or two, and a transfer coding beside chunked are refused.
@@ -25,9 +25,9 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from service.cycle import Cycle
 from service.errors import problem_answer, response_to
 from service.incoming import Scope
-from service.joined_writes import JoinedWrites
 from service.waiting import Client
 
 MOST_PIPELINED = 256
@@ -90,19 +90,21 @@ class Protocol(HttpToolsProtocol):
         self.app_state = self.app_state | {"client": self.peer}
         self.whole: Any = None  # scope of the last request that arrived to its end
         self.turned_away: object = object()  # scope of the last request refused at its head
-        self.turned_away_at = 0.0
         self.since: float | None = None  # when a request began to arrive that has not ended yet
+        self.idle_since: float | None = None  # when all was answered, and nothing came since
         self.unread_since: float | None = None  # when the client had left too much unread
         self.stray = 0  # bytes since the last whole head or piece of a body
         self.refused_with = 0
         self.owed = 0  # status of a refusal that waits for the answers before it
         self.timer: asyncio.TimerHandle | None = None
+        # No later than what it looks for can be due: it need not be set anew by each request.
+        self.look_s = min(limits.read_s, self.timeout_keep_alive)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin; called by the loop."""
-        super().connection_made(JoinedWrites(transport, self.loop))  # type: ignore[arg-type]
+        super().connection_made(transport)
         self.since = self.loop.time()
-        self.timer = self.loop.call_later(self.limits.read_s, self._watch)
+        self.timer = self.loop.call_later(self.look_s, self._watch)
         if len(self.connections) > self.limits.connections:
             self._refuse(503)
 
@@ -118,6 +120,7 @@ class Protocol(HttpToolsProtocol):
         if self.is_refused:  # the rest is of no interest
             return
         whole = self.whole
+        self.idle_since = None
         self.stray += len(data)
         super().data_received(data)
         if self.whole is not whole:  # a request ended, and perhaps the next began
@@ -150,7 +153,7 @@ class Protocol(HttpToolsProtocol):
             super().on_headers_complete()
         else:
             self.turned_away = self.scope
-            self.transport.write_whole(answer)  # type: ignore[attr-defined] # see connection_made
+            self.transport.write(answer)
         self.headers = _DROPPED
 
     def on_body(self, body: bytes) -> None:
@@ -168,14 +171,29 @@ class Protocol(HttpToolsProtocol):
         elif self.server_state.default_headers:  # the server ends, and this was the last
             self.transport.close()
         else:
-            self.turned_away_at = self.loop.time()  # `_watch` will look: a timer each is dear
+            self.idle_since = self.loop.time()
 
     def on_response_complete(self) -> None:
-        """Go on to the next request, or refuse it; called when a request has been answered."""
-        if self.owed and not self.pipeline and not self.transport.is_closing():
+        """Go on to the next request, or refuse it; called when a request has been answered.
+
+        As uvicorn's, which starts a timer for each: that takes as long as the answer's write.
+        """
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self.owed:
             self._write_refusal(self.owed)
             self.transport.close()
-        super().on_response_complete()
+        else:
+            self.idle_since = self.loop.time()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Begin to answer; called by uvicorn, which names no class of cycles to make instead."""
+        cycle.__class__ = Cycle
+        super()._start_asgi_task(cycle, app)
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what the parser did not take; called by uvicorn."""
@@ -247,22 +265,20 @@ class Protocol(HttpToolsProtocol):
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
     def _watch(self) -> None:
-        """End a request that arrives too slowly, and a connection whose client reads too slowly.
-
-        And a connection that is idle after a refusal at a head, at most `read_s` after its time;
-        after other answers uvicorn does that.
-        """
+        """End a request that arrives too slowly, and a connection that is idle or not read from."""
         now, patience = self.loop.time(), self.limits.read_s
         is_unread = self.unread_since is not None and now >= self.unread_since + patience
         if is_unread or self.transport.is_closing():  # closing for a whole turn, and not yet closed
             self.transport.abort()
             return
-        left = patience if self.since is None else self.since + patience - now
-        if self.since is None and self.whole is self.turned_away:
-            left = min(left, self.turned_away_at + self.timeout_keep_alive - now)
+        left = self.look_s
+        if self.since is not None:
+            left = min(left, self.since + patience - now)
+        elif self.idle_since is not None:
+            left = min(left, self.idle_since + self.timeout_keep_alive - now)
         if left <= 0:
             self._end_slow()
-            left = patience
+            left = self.look_s
         self.timer = self.loop.call_later(left, self._watch)
 
     def _end_slow(self) -> None:
