@@ -21,7 +21,7 @@ from bench.processes import Server, commands, processes, started
 
 STEPS = {
     "bytes -> indices": ("compiled.py", "_encoded", "PlainReader"),
-    "run of the graph": ("onnxruntime_inference_collection.py",),
+    "run of the graph": ("Scorer._run",),
     "joining": ("batcher.py", "waiting.py", "scorer.py"),
     "answer": ("ranking.py", "Route.answer"),
 }

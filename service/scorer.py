@@ -23,6 +23,7 @@ import onnxruntime
 Provider = Literal["auto", "cpu", "cuda"]
 Floats = NDArray[np.float32]
 
+_OUTPUTS = ["logit", "score"]
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _CUDA_OPTIONS = {
     "use_tf32": "0",  # TF32 is on by default and costs three digits
@@ -107,7 +108,8 @@ class Scorer:
             if context.weight is not None:
                 feed["context_weight"] = context.weight
         session = self._session_of_few if rows <= FEW_ROWS else self.session
-        logit, score = session.run(("logit", "score"), feed)
+        # Not by `session.run`, which looks at every input in Python once more: 8 of a row's 125 us.
+        logit, score = session._sess.run(_OUTPUTS, feed, None)
         if len(logit) != rows or len(score) != rows:
             raise RuntimeError(f"{rows} rows went in, {len(logit)} scores came out")
         return logit, score
@@ -188,7 +190,7 @@ class Scorer:
                 f"{self.bundle.path}: the graph takes {found}, the schema gives {expected}"
             )
         outputs = {given.name for given in self.session.get_outputs()}
-        if not {"logit", "score"} <= outputs:
+        if not outputs.issuperset(_OUTPUTS):
             raise BundleError(f"{self.bundle.path}: the graph gives {sorted(outputs)}")
 
 

@@ -169,6 +169,9 @@ def _import_all() -> None:
     which a fork does not take along.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # FastAPI imports it when it makes a route, to see that nothing is of that version: 2 MB, which
+    # each worker would have to itself.
+    import pydantic.v1  # noqa: F401, PLC0415
     import uvloop  # noqa: F401, PLC0415
 
     import service.app  # noqa: PLC0415

@@ -6,8 +6,7 @@ from bench.profile import REST, shares
 def test_each_look_counts_for_the_innermost_step() -> None:
     found = shares(
         [
-            "main (cli.py:1);Batcher._run (batcher.py:9);Session.run (onnxruntime/capi/"
-            "onnxruntime_inference_collection.py:4) 6",
+            "main (cli.py:1);Batcher._run (batcher.py:9);Scorer._run (scorer.py:4) 6",
             "main (cli.py:1);ScoreRoute.__call__ (routes.py:9);PlainReader.score (compiled.py:4) 2",
             "main (cli.py:1);RankRoute.answer (routes.py:9) 1",
             "main (cli.py:1);Protocol.data_received (protocol.py:9) 1",
