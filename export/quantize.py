@@ -2,8 +2,8 @@
 
 Weights become int8 with a scale per output channel, activations uint8 with one range each, measured
 on training rows. Ranges are fixed then, so that a row's score does not depend on the rows it runs
-with, as it does where the scale is taken from each batch. The embedding tables stay as they are:
-they are taken out before quantising, which would hold them in memory four times over.
+with, as it does where the scale is taken from each batch. The tables are in half precision; they
+are taken out before quantising, which would hold them in memory four times over.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def quantize(folder: Path, tables: set[str], context: Encoded, candidate: Encode
         model = onnx.load(str(target))
     _put_back(model, kept)
     for file in (MODEL_FILE, MODEL_DATA_FILE):
-        (folder / file).unlink()
+        (folder / file).unlink(missing_ok=True)
     save_graph(model, folder)
 
 
@@ -186,6 +186,9 @@ def _put_back(model: onnx.ModelProto, kept: dict[str, NDArray[np.float32]]) -> N
     inputs = [given for given in graph.input if given.name not in kept]
     del graph.input[:]
     graph.input.extend(inputs)
+    known = [value for value in graph.value_info if value.name not in kept]  # of another type
+    del graph.value_info[:]
+    graph.value_info.extend(known)
     for name, table in kept.items():
         with np.errstate(over="ignore"):
             half = table.astype(np.float16)

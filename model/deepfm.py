@@ -99,7 +99,7 @@ class DeepFM(nn.Module):
         Up to the first dropout all passes are alike: that part is computed once.
 
         In training large layers multiply in bfloat16 where the CPU can; weights, gradients and
-        all that is judged or exported stay float32.
+        all that is judged stay float32.
         """
         if not len(self.deep):
             return pooled.new_zeros(passes * len(pooled))

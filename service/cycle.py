@@ -30,23 +30,24 @@ class Cycle(RequestResponseCycle):
             self.head = message
             return
         head, self.head = self.head, None
-        if head is None or not self._is_plain(head, message):
-            if head is not None:
-                await super().send(head)  # type: ignore[arg-type]
-            await super().send(message)  # type: ignore[arg-type]
-            return
-        if self.flow.write_paused and not self.disconnected:
-            await self.flow.drain()
-        if not self.disconnected:
-            self._write(head, message["body"])
+        if head is not None:
+            if self.flow.write_paused and not self.disconnected:
+                await self.flow.drain()
+            if self._is_plain(head, message):
+                self._write(head, message.get("body", b""))
+                return
+            await super().send(head)  # type: ignore[arg-type]
+        await super().send(message)  # type: ignore[arg-type]
 
     def _is_plain(self, head: Message, message: Message) -> bool:
-        headers = dict(head["headers"])
+        headers = dict(head.get("headers", ()))
         return (
             self.keep_alive
+            and not self.disconnected
             and not self.default_headers
             and headers.keys() <= _PLAIN
             and headers.get(b"content-length") == b"%d" % len(message.get("body", b""))
+            and message["type"] == "http.response.body"
             and not message.get("more_body")
             and self.scope["method"] != "HEAD"
         )

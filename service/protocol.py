@@ -91,7 +91,8 @@ class Protocol(HttpToolsProtocol):
         self.whole: Any = None  # scope of the last request that arrived to its end
         self.turned_away: object = object()  # scope of the last request refused at its head
         self.since: float | None = None  # when a request began to arrive that has not ended yet
-        self.idle_since: float | None = None  # when all was answered, and nothing came since
+        self.quiet_since = 0.0  # when a request or an answer ended last
+        self.closing_since: float | None = None  # when it was first seen that it is to be closed
         self.unread_since: float | None = None  # when the client had left too much unread
         self.stray = 0  # bytes since the last whole head or piece of a body
         self.refused_with = 0
@@ -120,12 +121,11 @@ class Protocol(HttpToolsProtocol):
         if self.is_refused:  # the rest is of no interest
             return
         whole = self.whole
-        self.idle_since = None
         self.stray += len(data)
         super().data_received(data)
         if self.whole is not whole:  # a request ended, and perhaps the next began
             self.since = None if self.whole is self.scope else self.loop.time()
-        elif self.since is None:
+        elif self.since is None and self.whole is not self.scope:
             self.since = self.loop.time()
         if self.stray > self.limits.header_bytes and not self.is_refused:
             self._refuse(431)
@@ -165,13 +165,12 @@ class Protocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """End a request; called by the parser."""
         self.whole = self.scope
+        self.quiet_since = self.loop.time()
         if self.turned_away is not self.scope:
             self.scope["state"]["ended"] = time.perf_counter()
             super().on_message_complete()
         elif self.server_state.default_headers:  # the server ends, and this was the last
             self.transport.close()
-        else:
-            self.idle_since = self.loop.time()
 
     def on_response_complete(self) -> None:
         """Go on to the next request, or refuse it; called when a request has been answered.
@@ -187,8 +186,7 @@ class Protocol(HttpToolsProtocol):
         elif self.owed:
             self._write_refusal(self.owed)
             self.transport.close()
-        else:
-            self.idle_since = self.loop.time()
+        self.quiet_since = self.loop.time()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Begin to answer; called by uvicorn, which names no class of cycles to make instead."""
@@ -221,6 +219,12 @@ class Protocol(HttpToolsProtocol):
         """Whether nothing more is taken of what the client sends."""
         return bool(self.owed) or self.transport.is_closing()
 
+    @property
+    def _is_answered(self) -> bool:
+        """Whether no answer is due."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is None or cycle.response_complete
+
     def _fault(self) -> int:
         """The status that RFC 9112 wants for a head that the parser took; 0 for none.
 
@@ -247,10 +251,8 @@ class Protocol(HttpToolsProtocol):
         No answer may be due before it, and the connection must stay: whoever closes it, or waits
         for leave to send the body, is on the long way.
         """
-        cycle: RequestResponseCycle | None = self.cycle
-        is_due = cycle is not None and not cycle.response_complete
         is_last = bool(self.server_state.default_headers) or not self.parser.should_keep_alive()
-        if is_due or is_last or self.expect_100_continue:
+        if not self._is_answered or is_last or self.expect_100_continue:
             return None
         scope: Any = self.scope
         return self.limits.refusal(self.parser.get_method(), self.url, scope)
@@ -267,15 +269,21 @@ class Protocol(HttpToolsProtocol):
     def _watch(self) -> None:
         """End a request that arrives too slowly, and a connection that is idle or not read from."""
         now, patience = self.loop.time(), self.limits.read_s
-        is_unread = self.unread_since is not None and now >= self.unread_since + patience
-        if is_unread or self.transport.is_closing():  # closing for a whole turn, and not yet closed
+        if self.closing_since is None and self.transport.is_closing():
+            self.closing_since = now
+        if any(
+            since is not None and now >= since + patience
+            for since in (self.unread_since, self.closing_since)
+        ):
             self.transport.abort()
             return
         left = self.look_s
-        if self.since is not None:
+        if self.closing_since is not None:
+            left = min(left, self.closing_since + patience - now)
+        elif self.since is not None:
             left = min(left, self.since + patience - now)
-        elif self.idle_since is not None:
-            left = min(left, self.idle_since + self.timeout_keep_alive - now)
+        elif self._is_answered:
+            left = min(left, self.quiet_since + self.timeout_keep_alive - now)
         if left <= 0:
             self._end_slow()
             left = self.look_s

@@ -132,6 +132,10 @@ def test_the_tables_are_in_half_precision(int8_path: Path, bundle_path: Path) ->
     np.testing.assert_array_equal(halves["table.weight"], floats["table.weight"].astype(np.float16))
 
 
+def test_the_graph_is_consistent_onnx(int8_path: Path) -> None:
+    onnx.checker.check_model(str(int8_path / MODEL_FILE), full_check=True)
+
+
 def test_every_dense_layer_runs_in_integers(int8_path: Path, tmp_path: Path) -> None:
     """What the runtime makes of the graph: one layer left in float costs more than all others."""
     options = onnxruntime.SessionOptions()

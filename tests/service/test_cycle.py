@@ -98,6 +98,31 @@ def test_an_answer_waits_for_a_client_that_does_not_read() -> None:
     assert talk(act).answers == [(200, b"/a")]
 
 
+def test_an_answer_that_waited_until_the_server_ended_closes() -> None:
+    async def act() -> Talk:
+        talk = Talk()
+        talk.protocol.pause_writing()
+        await talk.say(request())
+        talk.protocol.shutdown()
+        talk.protocol.resume_writing()
+        await talk.say()
+        return talk
+
+    found = talk(act)
+    assert (found.answers, found.is_over) == ([(200, b"/a")], True)
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        ({"type": "http.response.start", "status": 204}, {"type": "http.response.body"}),
+        (start((b"content-length", b"0")), {"type": "http.response.body"}),
+    ],
+)
+def test_headers_and_body_may_be_left_out(messages: tuple[dict[str, Any], ...]) -> None:
+    assert told(*messages)[0].startswith((b"HTTP/1.1 204 ", b"HTTP/1.1 200 "))
+
+
 def test_a_client_that_is_gone_gets_nothing() -> None:
     async def act() -> Talk:
         talk = Talk()

@@ -101,6 +101,34 @@ def test_refusals_in_one_read_leave_one_time_behind() -> None:
     assert talk(act).answers == [(429, b"-"), (429, b"-"), (200, b"/a")]
 
 
+def test_a_request_behind_a_refusal_has_all_the_time_of_its_answer() -> None:
+    async def act() -> Talk:
+        talk = turning_away(keep_alive_s=PATIENCE_S)
+        talk.may_answer.clear()
+        await talk.say(request("/busy") + request("/a"))
+        await talk.wait(2.5)
+        talk.may_answer.set()
+        await talk.say()
+        return talk
+
+    assert talk(act).answers == [(429, b"-"), (200, b"/a")]
+
+
+def test_half_a_request_behind_both_is_refused_once() -> None:
+    async def act() -> Talk:
+        talk = turning_away(keep_alive_s=PATIENCE_S)
+        talk.may_answer.clear()
+        await talk.say(request("/busy") + request("/a") + request("/c")[:9])
+        await talk.wait(4)
+        talk.may_answer.set()
+        await talk.say()
+        return talk
+
+    found = talk(act)
+    assert [status for status, _ in found.answers] == [429, 200, 408]
+    assert found.refused == ["slow_request"]
+
+
 def test_an_ending_server_closes_after_the_body_of_a_refusal() -> None:
     async def act() -> Talk:
         talk = turning_away()
