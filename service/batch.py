@@ -17,6 +17,7 @@ from features.errors import DataError, FeatureError, OutputError
 from features.log import Batch
 from features.schema import SIDES
 from features.signature import TrustedKeys
+from service.cores import usable_cores
 from service.scorer import Scorer
 
 _REPORT_S = 5.0
@@ -48,7 +49,7 @@ def score_file(
     """
     if target.suffix != ".parquet":
         raise OutputError(f"{target}: Parquet is written, expected a name that ends in .parquet")
-    scorer = Scorer(open_bundle(bundle, trusted), "auto")
+    scorer = Scorer(open_bundle(bundle, trusted), "auto", usable_cores())
     scorer.replay()
     log = field_log(location, scorer.bundle.schema.fields, keep_others=True)
     if str(target.absolute()) in log.files():

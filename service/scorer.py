@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import numpy as np
@@ -31,9 +32,9 @@ _CUDA_OPTIONS = {
 }
 
 
-# Up to so many rows are scored by one thread: the runtime would wake others for layers of one row,
-# and 1 row took 86 us on two threads where it takes 66 on one (1,000 rows: 6,400 for 11,000).
-FEW_ROWS = 64
+# Threads share a run by rows, each with at least so many. Fewer are scored sooner than another
+# thread wakes up; the runtime's own threads meet behind each layer instead, which takes longer.
+_ROWS_OF_THREAD = 50
 
 
 class Scorer:
@@ -42,8 +43,8 @@ class Scorer:
     Args:
         bundle: checked by `open_bundle`.
         provider: `auto` takes CUDA where it really loads, else the CPU.
-        threads: inside one run.
-        rows_per_run: more rows are scored in several runs, which bounds the runtime's memory.
+        threads: that share the rows of one call, on the CPU.
+        rows_per_run: most rows of one run of the graph, which bounds the runtime's memory.
 
     Raises:
         BundleError: the graph does not load, or does not fit the schema.
@@ -64,10 +65,10 @@ class Scorer:
         }
         self.crosser = Crosser(bundle.schema)
         self.has_context = bool(bundle.schema.side("context"))
-        self.session = _load_session(bundle, provider, threads)
+        self.session = _load_session(bundle, provider)
         self.provider = self.session.get_providers()[0]
-        is_alone = threads == 1 or self.provider != _CPU
-        self._session_of_few = self.session if is_alone else _load_session(bundle, "cpu", 1)
+        self._threads = threads if self.provider == _CPU else 1
+        self._helpers = ThreadPoolExecutor(max(1, self._threads - 1))  # starts none before its use
         self._check_inputs()
 
     def score(
@@ -83,15 +84,30 @@ class Scorer:
         Returns:
             `[N]` each; the score is a click probability.
         """
-        rows, most = len(context_row), self.rows_per_run
-        if rows <= most:
+        rows = len(context_row)
+        runs = max(-(-rows // self.rows_per_run), min(self._threads, rows // _ROWS_OF_THREAD))
+        if runs <= 1:
             return self._run(context, candidate, context_row)
-        parts = []
-        for start in range(0, rows, most):
-            part = slice(start, start + most)
-            chosen, own = np.unique(context_row[part], return_inverse=True)
-            parts.append(self._run(_take(context, chosen), _take(candidate, part), own))
-        return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+        most = -(-rows // runs)
+        starts = range(0, rows, most)
+        parts: dict[int, tuple[Floats, Floats]] = {}
+        left = iter(starts)  # shared: gives each start to one thread
+
+        def work() -> None:
+            for start in left:
+                part = slice(start, start + most)
+                own = context_row[part]
+                first, last = own.min(), own.max()
+                contexts = _take(context, slice(first, last + 1))
+                parts[start] = self._run(contexts, _take(candidate, part), own - first)
+
+        helpers = [self._helpers.submit(work) for _ in range(min(self._threads, len(starts)) - 1)]
+        work()
+        for helper in helpers:
+            if not helper.cancel():  # else it had not begun, and nothing is left for it
+                helper.result()
+        logit, score = zip(*(parts[start] for start in starts), strict=True)
+        return np.concatenate(logit), np.concatenate(score)
 
     def _run(
         self, context: Encoded, candidate: Encoded, context_row: NDArray[np.int64]
@@ -107,9 +123,8 @@ class Scorer:
             feed["context_row"] = context_row
             if context.weight is not None:
                 feed["context_weight"] = context.weight
-        session = self._session_of_few if rows <= FEW_ROWS else self.session
         # Not by `session.run`, which looks at every input in Python once more: 8 of a row's 125 us.
-        logit, score = session._sess.run(_OUTPUTS, feed, None)
+        logit, score = self.session._sess.run(_OUTPUTS, feed, None)
         if len(logit) != rows or len(score) != rows:
             raise RuntimeError(f"{rows} rows went in, {len(logit)} scores came out")
         return logit, score
@@ -194,17 +209,14 @@ class Scorer:
             raise BundleError(f"{self.bundle.path}: the graph gives {sorted(outputs)}")
 
 
-def _take(rows: Encoded, chosen: slice | NDArray[np.int64]) -> Encoded:
+def _take(rows: Encoded, chosen: slice) -> Encoded:
     return Encoded(rows.index[chosen], None if rows.weight is None else rows.weight[chosen])
 
 
-def _load_session(bundle: Bundle, provider: Provider, threads: int) -> onnxruntime.InferenceSession:
+def _load_session(bundle: Bundle, provider: Provider) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # Spinning threads burn a core each while they wait for the next run.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     for entry in exact_sums().items():
         options.add_session_config_entry(*entry)
     chosen: list[Any] = [_CPU]

@@ -64,7 +64,7 @@ class Settings(BaseModel):
     threads: int | None = Field(
         default=None,
         ge=1,
-        description="threads inside one run of the model; default: usable cores over workers",
+        description="threads that share the rows of a run; default: usable cores over workers",
     )
     max_body_bytes: int = Field(default=8 << 20, ge=1, description="largest request body")
     max_rows: int = Field(
@@ -228,7 +228,7 @@ class Settings(BaseModel):
 
     @property
     def threads_per_run(self) -> int:
-        """Threads inside one run of the model."""
+        """Threads that share the rows of a run."""
         return self.threads or max(1, usable_cores() // self.workers)
 
 

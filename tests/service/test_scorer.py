@@ -92,6 +92,46 @@ def test_many_rows_are_scored_in_several_runs_alike(bundle: Bundle, scorer: Scor
     )
 
 
+@pytest.mark.parametrize("threads", [2, 3, 8])
+def test_threads_share_the_rows_of_a_call(
+    bundle: Bundle, scorer: Scorer, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(0)
+    context, candidate = (
+        rows(bundle.schema, side, 230, random) for side in ("context", "candidate")
+    )
+    used = []
+    shared = Scorer(bundle, "cpu", threads)
+    run = shared._run
+
+    def noting(*given: Any) -> Any:
+        used.append(len(given[2]))
+        return run(*given)
+
+    monkeypatch.setattr(shared, "_run", noting)
+    own = np.arange(230)
+    for context_row in (own, own[::-1] // 2, np.full(230, 7)):
+        used.clear()
+        found = shared.score(context, candidate, context_row)
+        assert len(used) == min(threads, 4)
+        assert sum(used) == 230
+        np.testing.assert_allclose(found, scorer.score(context, candidate, context_row), atol=1e-6)
+
+
+def test_a_part_that_fails_fails_the_call(bundle: Bundle) -> None:
+    random = np.random.default_rng(0)
+    context, candidate = (
+        rows(bundle.schema, side, 200, random) for side in ("context", "candidate")
+    )
+    shared = Scorer(bundle, "cpu", 2)
+    candidate.index[150:] = 1 << 40  # beyond the table
+    with pytest.raises(Exception, match="indices element out of data bounds"):
+        shared.score(context, candidate, np.arange(200))
+    candidate.index[150:] = candidate.index[:50]
+    logit, _ = shared.score(context, candidate, np.arange(200))
+    assert len(logit) == 200
+
+
 def rows(schema: Schema, side: Any, count: int, random: np.random.Generator) -> Encoded:
     """Rows of indices that the fields and crosses of a side may have."""
     slots = [schema.ranges[one.name] for one in schema.members(side) for _ in range(one.slots)]
