@@ -19,6 +19,7 @@ from features.description import schema_summary
 from service.admin import AdminRoutes
 from service.docs_page import docs, docs_file
 from service.errors import ClientGone, NotReady, ServiceError, answer_to, problem_answer
+from service.exchange import Exchange, exchange_of
 from service.incoming import Receive, Scope, path_of
 from service.keys import Door, Keys
 from service.models import Models
@@ -86,11 +87,11 @@ class App(FastAPI):
                 return
         await super().__call__(scope, receive, send)
 
-    def refusal(self, method: bytes, target: bytes, scope: Scope) -> bytes | None:
-        """The answer to a request that is refused at its head; None for one to go on with.
+    def at_head(self, method: bytes, target: bytes, scope: Scope) -> Exchange | bytes | None:
+        """A request that goes the direct way, or the answer that refuses it; None: the long way.
 
-        Whoever the door refuses goes on, to be told so; so do all where somebody wants to know of
-        each (a second version, the log of requests).
+        Whoever the door refuses goes on, to be told so; so do requests that somebody watches (a
+        second version, the log of requests).
 
         Args:
             method: of the request.
@@ -98,16 +99,16 @@ class App(FastAPI):
             scope: in which these two are not yet.
         """
         route, model = self.hot_targets.get(target), self.models.current
-        if route is None or model is None or not model.batcher.is_busy or method != b"POST":
+        if route is None or model is None or method != b"POST":
             return None
-        if self.models.second or self.request_log:
+        if self.models.second or (self.request_log and self.request_log.chooses(scope)):
             return None
         if self.door is not None:
             try:
                 self.door.check(route.name, scope)
             except ServiceError:
                 return None
-        return route.refusal(model, scope["headers"])
+        return exchange_of(route, model, scope["headers"])
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document, with the fields of the model that answers."""

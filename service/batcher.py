@@ -19,6 +19,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from features.encode import Encoded
 from service.errors import ClientGone, Excess, Overloaded
 from service.scorer import Floats, Scorer
-from service.waiting import NOBODY, Client, Member, Queue
+from service.waiting import NOBODY, Client, Future, Member, Queue
 
 _NEWEST_SHARE = 0.2
 # Runs that may be in the way beside those before it: some take longer than the mean, and at a
@@ -38,6 +39,13 @@ _SLOWER = 1.15
 # Of a partial answer: sorting and writing it take their time after the last row.
 _ANSWER_S = 0.001
 _Chosen = list[tuple[Member, tuple[Encoded, Encoded]]]
+
+
+@dataclass(slots=True)
+class Coming:
+    """Rows of requests whose heads the loop has read, and which do not wait yet."""
+
+    rows: int = 0
 
 
 class Batcher:
@@ -67,7 +75,7 @@ class Batcher:
         self._is_scheduled = False
         self._was_full = False
         self._ended: float | None = None  # the run before, if another was to follow at once
-        self._coming = 0
+        self.coming = Coming()
         self._row_s = 0.0  # seconds of a row in recent full runs; 0 before the first
 
     @property
@@ -87,16 +95,16 @@ class Batcher:
         expected after it: what the loop reads in one turn would else be admitted as if each were
         alone.
         """
-        excess = self._excess(rows, deadline, self._coming, _SPARE_RUNS_AT_HEAD)
+        excess = self._excess(rows, deadline, self.coming.rows, _SPARE_RUNS_AT_HEAD)
         if excess is None:
-            if not self._coming:
+            if not self.coming.rows:
                 loop = asyncio.get_running_loop()
                 loop.call_soon(loop.call_soon, self._forget_coming)
-            self._coming += rows
+            self.coming.rows += rows
         return excess
 
     def _forget_coming(self) -> None:
-        self._coming = 0
+        self.coming = Coming()
 
     def admit(self, rows: int, deadline: float) -> None:
         """Refuse so many more rows where they cannot be scored in time.
@@ -163,24 +171,39 @@ class Batcher:
             ScoringTimeout: the deadline would pass before the answer, or before any part of it.
             ClientGone: nobody waits for the answer.
         """
+        future: asyncio.Future[tuple[Floats, Floats]] = asyncio.get_running_loop().create_future()
+        self.put(context, candidate, future, deadline, client, is_partial)
+        try:
+            return await future
+        finally:
+            # An error's traceback holds this frame, the frame the future, that the error: a ring
+            # with all rows in it, which only the collector would free.
+            del future
+
+    def put(
+        self,
+        context: Encoded,
+        candidate: Encoded,
+        future: Future,
+        deadline: float = math.inf,
+        client: Client = NOBODY,
+        is_partial: bool = False,
+    ) -> None:
+        """As `score`; the future gets the scores, or the error.
+
+        Raises:
+            Overloaded: too much waits.
+        """
         rows = len(candidate.index)
         if not rows:
-            return np.empty(0, np.float32), np.empty(0, np.float32)
+            future.set_result((np.empty(0, np.float32), np.empty(0, np.float32)))
+            return
         self.admit(1 if is_partial else rows, deadline)
-        loop = asyncio.get_running_loop()
-        member = Member(
-            context, candidate, loop.create_future(), rows, deadline, client, is_partial
-        )
+        member = Member(context, candidate, future, rows, deadline, client, is_partial)
         (self._short if rows <= self._rows_per_run else self._long).append(member)
         if not self._is_scheduled:
             self._is_scheduled = True
-            loop.call_soon(self._run)
-        try:
-            return await member.future
-        finally:
-            # An error's traceback holds this frame, the frame the member, its future the error:
-            # a ring with all rows in it, which only the collector would free.
-            del member
+            asyncio.get_running_loop().call_soon(self._run)
 
     def _run(self) -> None:
         other = self._short if self._turn is self._long else self._long

@@ -172,9 +172,13 @@ def problem_answer(status: int, detail: str, problems: Sequence[Problem] = ()) -
 def response_to(answer: Answer, *more: tuple[bytes, bytes]) -> bytes:
     """An answer as HTTP/1.1 sends it, with more headers."""
     status, headers, body = answer
-    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}".encode()]
-    lines += [b"%b: %b" % header for header in (*headers, *more)]
-    return b"\r\n".join([*lines, b"", body])
+    lines = [b"%b: %b" % header for header in (*headers, *more)]
+    return b"\r\n".join((_status_line(status), *lines, b"", body))
+
+
+@cache
+def _status_line(status: int) -> bytes:
+    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}".encode()
 
 
 @cache  # under overload most answers are one of these

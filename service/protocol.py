@@ -1,13 +1,13 @@
 """HTTP/1.1 as uvicorn speaks it over httptools, with what uvicorn leaves out.
 
-- Head and body of an answer are one write (`service.cycle`).
 - A request's head is bounded in bytes and in headers. So is what stands around the pieces of a
   chunked body, counted from the first read in which no head or piece ends; nothing of it is kept.
 - Another version of HTTP, no Host or two, and a transfer coding beside chunked are refused.
 - A request that does not arrive in time is ended, and so is an answer that nobody reads.
 - Whoever is refused after requests that are still being answered gets those answers first.
 - Connections beyond a number are refused.
-- What the application refuses at its head is answered there, and becomes no task.
+- What the application takes or refuses at its head becomes no task (`service.exchange`), and its
+  answer is one write.
 - Whoever waits for a run learns that the connection is gone, by a flag (`service.waiting.Client`).
 
 What is in the way of a request that arrives in one piece is kept to a few comparisons; there is one
@@ -25,8 +25,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from service.cycle import Cycle
 from service.errors import problem_answer, response_to
+from service.exchange import Exchange
 from service.incoming import Scope
 from service.waiting import Client
 
@@ -62,8 +62,9 @@ class ConnectionLimits:
         headers: most headers.
         read_s: within which a request must have arrived.
         refuse: counts a refusal under its reason.
-        refusal: the answer to a request that the application refuses at its head, by method,
-            target and scope, which has all but these two; None for one to go on with.
+        at_head: what the application makes of a request at its head, by method, target and
+            scope, which has all but these two: an exchange or the answer of a refusal; None for
+            one that is to be a task.
     """
 
     connections: int
@@ -71,7 +72,7 @@ class ConnectionLimits:
     headers: int
     read_s: float
     refuse: Callable[[str], None]
-    refusal: Callable[[bytes, bytes, Scope], bytes | None]
+    at_head: Callable[[bytes, bytes, Scope], Exchange | bytes | None]
 
 
 class Protocol(HttpToolsProtocol):
@@ -89,6 +90,7 @@ class Protocol(HttpToolsProtocol):
         # uvicorn copies this into every scope as `state`.
         self.app_state = self.app_state | {"client": self.peer}
         self.whole: Any = None  # scope of the last request that arrived to its end
+        self.arriving: Exchange | None = None  # without a task, and its body is not there yet
         self.turned_away: object = object()  # scope of the last request refused at its head
         self.since: float | None = None  # when a request began to arrive that has not ended yet
         self.quiet_since = 0.0  # when a request or an answer ended last
@@ -112,6 +114,9 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End; called by the loop."""
         self.peer.is_gone = True
+        if self.arriving is not None:
+            self.arriving.lose()
+            self.arriving = None
         if self.timer is not None:
             self.timer.cancel()
         super().connection_lost(exc)
@@ -147,26 +152,35 @@ class Protocol(HttpToolsProtocol):
         if self.refused_with:
             raise ValueError(self.refused_with)  # to the parser, which stops
         self.stray = 0
-        answer = self._answer_at_head()
-        if answer is None:
+        begun = self._at_head()
+        if begun is None:
             self.scope["state"]["arrived"] = time.perf_counter()
             super().on_headers_complete()
-        else:
+        elif isinstance(begun, bytes):
             self.turned_away = self.scope
-            self.transport.write(answer)
+            self.transport.write(begun)
+        else:
+            begun.begin(self, self.scope)  # type: ignore[arg-type]
+            self.arriving = begun
+            self.cycle = begun  # type: ignore[assignment]
         self.headers = _DROPPED
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of a body; called by the parser."""
         self.stray = 0
-        if self.turned_away is not self.scope:
+        if self.arriving is not None:
+            self.arriving.pieces.append(body)
+        elif self.turned_away is not self.scope:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         """End a request; called by the parser."""
         self.whole = self.scope
         self.quiet_since = self.loop.time()
-        if self.turned_away is not self.scope:
+        if self.arriving is not None:
+            whole, self.arriving = self.arriving, None
+            whole.end()
+        elif self.turned_away is not self.scope:
             self.scope["state"]["ended"] = time.perf_counter()
             super().on_message_complete()
         elif self.server_state.default_headers:  # the server ends, and this was the last
@@ -188,10 +202,14 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
         self.quiet_since = self.loop.time()
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """Begin to answer; called by uvicorn, which names no class of cycles to make instead."""
-        cycle.__class__ = Cycle
-        super()._start_asgi_task(cycle, app)
+    def send(self, exchange: Exchange, answer: bytes) -> None:
+        """Write the answer of an exchange, and go on to the next request."""
+        if self.transport.is_closing():
+            return
+        self.transport.write(answer)
+        if not exchange.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what the parser did not take; called by uvicorn."""
@@ -245,17 +263,19 @@ class Protocol(HttpToolsProtocol):
             return 0 if len(given) == 1 and given[0].strip().lower() == b"chunked" else 400
         return 0
 
-    def _answer_at_head(self) -> bytes | None:
-        """The refusal of a request, where it may be given before anything else is done.
+    def _at_head(self) -> Exchange | bytes | None:
+        """What the application makes of a request at its head, where it may be asked.
 
-        No answer may be due before it, and the connection must stay: whoever closes it, or waits
-        for leave to send the body, is on the long way.
+        No answer may be due before it, and the connection must stay and be read from: whoever
+        closes it, or waits for leave to send the body, is on the long way.
         """
         is_last = bool(self.server_state.default_headers) or not self.parser.should_keep_alive()
-        if not self._is_answered or is_last or self.expect_100_continue:
+        if not self._is_answered or is_last or self.expect_100_continue or self.flow.write_paused:
+            return None
+        if self.parser.get_http_version() != "1.1":  # which keeps no connection unless it is told
             return None
         scope: Any = self.scope
-        return self.limits.refusal(self.parser.get_method(), self.url, scope)
+        return self.limits.at_head(self.parser.get_method(), self.url, scope)
 
     def _has_body(self) -> bool:
         return any(

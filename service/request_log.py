@@ -86,10 +86,10 @@ class RequestLog(Collector):
 
     async def answer(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a route answer, and log it if it is chosen."""
-        request_id = _request_id(scope)
-        if not self._chooses(request_id):
+        if not self.chooses(scope):
             await route(scope, receive, send)
             return
+        request_id = _request_id(scope)
         copying = Copying(receive, _LARGEST_LOGGED_BYTES)
         status, started = 499, time.perf_counter()
 
@@ -109,7 +109,15 @@ class RequestLog(Collector):
         }
         self._give(entry, copying.body)
 
-    def _chooses(self, request_id: str | None) -> bool:
+    def chooses(self, scope: Scope) -> bool:
+        """Whether a request is logged; asked again of the same, it says the same."""
+        state = scope.setdefault("state", {})
+        if "is_logged" not in state:
+            state["is_logged"] = self._draws(_request_id(scope))
+        is_logged: bool = state["is_logged"]
+        return is_logged
+
+    def _draws(self, request_id: str | None) -> bool:
         if request_id is None:
             return random.random() < self._share
         return zlib.crc32(request_id.encode()) < self._share * 2**32

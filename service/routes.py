@@ -2,7 +2,8 @@
 
 A request's life, top to bottom: be admitted, read, decoded and encoded (in one compiled pass where
 that can be done, `service.compiled`), scored, ordered, answered. The two stand in front of
-FastAPI's router, whose own stack costs more than a whole small request.
+FastAPI's router, whose own stack costs more than a whole small request. Most requests do not even
+become a task (`service.exchange`): the steps are the same, another leads from one to the next.
 """
 
 from __future__ import annotations
@@ -17,18 +18,9 @@ import msgspec
 from features.encode import Encoded
 from features.errors import FeatureError
 from service.bodies import BodyDecoder
-from service.errors import (
-    ClientGone,
-    HeaderError,
-    Overloaded,
-    ServiceError,
-    answer_to,
-    cut,
-    overload_response,
-)
+from service.errors import Answer, ClientGone, Overloaded, ServiceError, answer_to, cut
 from service.expected import ExpectedRows
 from service.incoming import (
-    Headers,
     Receive,
     Scope,
     arrival_of,
@@ -42,9 +34,9 @@ from service.model import Model
 from service.prepared import Prepared
 from service.problems import MOST_PAIRWISE
 from service.ranking import best_first, items_in, win_probability
+from service.scorer import Floats
 from service.settings import Settings
 from service.telemetry import Telemetry
-from service.waiting import Client
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Pick = Callable[[bytes], Model]
@@ -69,44 +61,24 @@ class ScoreRoute:
         self.pick, self.settings, self.telemetry = pick, settings, telemetry
         self.expected = ExpectedRows()
 
-    def refusal(self, model: Model, headers: Headers) -> bytes | None:
-        """The answer to a request that is refused at its head; None for one to go on with."""
-        started = time.perf_counter()
-        try:
-            deadline = deadline_of(headers, started, self.settings.default_deadline_ms)
-        except HeaderError:  # which the long way refuses
-            return None
-        excess = model.batcher.expect(self.expected.of(length_of(headers)), deadline)
-        if excess is None:
-            return None
-        self.telemetry.refuse(excess)
-        self.telemetry.observe(self.name, Overloaded.status, 0, time.perf_counter() - started)
-        return overload_response(excess)
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
-        started = arrival_of(scope)
-        rows = 0
+        started, rows = arrival_of(scope), 0
         try:
             model = self.pick(scope["query_string"])
             deadline = deadline_of(scope["headers"], started, self.settings.default_deadline_ms)
             request = await self._receive(model, scope, receive, deadline)
-            answer, rows = await self.answer(model, request, deadline, client_of(scope))
-            status, headers = 200, _json_headers(answer)
-        except ServiceError as error:
-            self.telemetry.refuse(error.reason)
-            if isinstance(error, ClientGone):
-                self.telemetry.observe(self.name, error.status, 0, time.perf_counter() - started)
-                return
-            status, headers, answer = answer_to(error)
+            scored = await model.batcher.score(
+                request.context, request.candidate, deadline, client_of(scope), request.partial
+            )
+            answer, rows = self.answer(model, request, scored), len(scored[0])
         except Exception as error:
-            _log.exception("%s failed", self.name)
-            status, headers, answer = answer_to(error)
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": answer})
-        if status == Overloaded.status:  # how long a body takes to arrive is no doing of ours
-            started = end_of(scope)
-        self.telemetry.observe(self.name, status, rows, time.perf_counter() - started)
+            answer = self.failed(error)
+        status, headers, body = answer
+        if status != ClientGone.status:
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+        self.observe(status, rows, started, end_of(scope))
 
     async def _receive(
         self, model: Model, scope: Scope, receive: Receive, deadline: float
@@ -117,12 +89,25 @@ class ScoreRoute:
             ServiceError: it cannot be had in time, or something in it is wrong.
         """
         length = length_of(scope["headers"])
-        expected = self.expected.of(length)
         # Before the body is looked at, and again before it is decoded, for others came meanwhile:
         # a refusal is to cost next to nothing.
-        model.batcher.admit(expected, deadline)
+        model.batcher.admit(self.expected.of(length), deadline)
         body = await read_body(scope, receive, self.settings.max_body_bytes)
-        model.batcher.admit(expected, deadline)
+        return self.prepare(model, body, length, deadline)
+
+    def prepare(self, model: Model, body: bytes, length: int, deadline: float) -> Prepared:
+        """The request, admitted and read.
+
+        Args:
+            model: which answers.
+            body: all of it.
+            length: of the body, as the head named it; 0 where it did not.
+            deadline: on the batcher's clock.
+
+        Raises:
+            ServiceError: it cannot be had in time, or something in it is wrong.
+        """
+        model.batcher.admit(self.expected.of(length), deadline)
         request = self.read(model, body)
         self.expected.learn(length, 1 if request.partial else request.rows)
         return request
@@ -135,17 +120,39 @@ class ScoreRoute:
         """
         return (model.reader and model.reader.score(body)) or self.read_any(model, body)
 
-    async def answer(
-        self, model: Model, request: Prepared, deadline: float, client: Client
-    ) -> tuple[bytes, int]:
-        """Body of the answer, and how many rows were scored for it.
+    def answer(self, model: Model, request: Prepared, scored: tuple[Floats, Floats]) -> Answer:
+        """The answer to a request.
 
-        Raises:
-            ServiceError: it cannot be had in time, or nobody waits for it.
+        Args:
+            model: which scored it.
+            request: what was asked.
+            scored: logit and score, `[rows]` each; of the first ones, if partial.
         """
-        _, score = await model.batcher.score(request.context, request.candidate, deadline, client)
-        document = {"model": model.name, "version": model.version, "scores": score.tolist()}
-        return _encode(self._with_warnings(document, request)), request.rows
+        document = {"model": model.name, "version": model.version, "scores": scored[1].tolist()}
+        return _json(self._with_warnings(document, request))
+
+    def failed(self, error: Exception) -> Answer:
+        """The answer to a request that failed, which is counted, or logged; 499: to nobody."""
+        if not isinstance(error, ServiceError):
+            _log.error("%s failed", self.name, exc_info=error)
+        else:
+            self.telemetry.refuse(error.reason)
+            if isinstance(error, ClientGone):
+                return error.status, [], b""
+        return answer_to(error)
+
+    def observe(self, status: int, rows: int, arrived: float, ended: float) -> None:
+        """Count an answer.
+
+        Args:
+            status: of it.
+            rows: scored.
+            arrived: when the request's head was there, on `time.perf_counter`.
+            ended: when its last byte was.
+        """
+        # How long a body takes to arrive is no doing of ours.
+        since = ended if status == Overloaded.status else arrived
+        self.telemetry.observe(self.name, status, rows, time.perf_counter() - since)
 
     def read_any(self, model: Model, body: bytes) -> Prepared:
         """Any body, the Python way.
@@ -198,13 +205,9 @@ class RankRoute(ScoreRoute):
             raise model.rank_decoder.explain(body)
         return request
 
-    async def answer(
-        self, model: Model, request: Prepared, deadline: float, client: Client
-    ) -> tuple[bytes, int]:
+    def answer(self, model: Model, request: Prepared, scored: tuple[Floats, Floats]) -> Answer:
         """As `ScoreRoute.answer`; of the candidates scored in time, if that is what was asked."""
-        logit, score = await model.batcher.score(
-            request.context, request.candidate, deadline, client, request.partial
-        )
+        logit, score = scored
         order = best_first(logit, request.top_k)
         items = items_in(order, request.ids, score)
         document = {"model": model.name, "version": model.version, "items": items}
@@ -213,7 +216,7 @@ class RankRoute(ScoreRoute):
         if request.partial:
             document["scored"] = len(logit)
         repeated = request.rows - len(set(request.ids))
-        return _encode(self._with_warnings(document, request, repeated)), len(logit)
+        return _json(self._with_warnings(document, request, repeated))
 
     def read_any(self, model: Model, body: bytes) -> Prepared:
         """As `ScoreRoute.read_any`."""
@@ -256,8 +259,7 @@ def encode(
     return encoded, candidate, truncated | more
 
 
-def _json_headers(body: bytes) -> list[tuple[bytes, bytes]]:
-    return [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-    ]
+def _json(document: dict[str, Any]) -> Answer:
+    body = _encode(document)
+    length = str(len(body)).encode()
+    return 200, [(b"content-type", b"application/json"), (b"content-length", length)], body

@@ -37,7 +37,7 @@ class Server(uvicorn.Server):
             headers=settings.max_headers,
             read_s=settings.read_timeout_s,
             refuse=app.telemetry.refuse,
-            refusal=app.refusal,
+            at_head=app.at_head,
         )
         protocol = functools.partial(Protocol, limits)
         config = uvicorn.Config(

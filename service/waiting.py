@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -27,6 +27,19 @@ NOBODY = Client()
 """Stands for clients of which nothing is known: they never leave."""
 
 
+class Future(Protocol):
+    """Gets the scores of a request, or an error; asyncio's is one."""
+
+    def done(self) -> bool:
+        """Whether it has either."""
+
+    def set_result(self, scored: tuple[Floats, Floats], /) -> None:
+        """Take logit and score, `[rows]` each."""
+
+    def set_exception(self, error: Exception, /) -> None:
+        """Take an error."""
+
+
 @dataclass(slots=True, eq=False)
 class Member:
     """One request's rows, and how many of them went into a run.
@@ -43,7 +56,7 @@ class Member:
 
     context: Encoded
     candidate: Encoded
-    future: asyncio.Future[tuple[Floats, Floats]]
+    future: Future
     rows: int
     deadline: float = math.inf
     client: Client = NOBODY

@@ -88,7 +88,7 @@ class Talk:
             10,
             PATIENCE_S,
             self.refused.append,
-            self.refusal,
+            self.at_head,
         )
         config = Config(self.app, interface="asgi3", ws="none", log_config=None, access_log=False)
         config.timeout_keep_alive = keep_alive_s  # type: ignore[assignment]
@@ -103,7 +103,7 @@ class Talk:
         self.wire.protocol = self.protocol
         self.protocol.connection_made(self.wire)  # type: ignore[arg-type]
 
-    def refusal(self, method: bytes, target: bytes, scope: Any) -> bytes | None:
+    def at_head(self, method: bytes, target: bytes, scope: Any) -> Any:
         return self.turns.get(target)
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:

@@ -12,7 +12,9 @@ from features.schema import CategoricalField, Schema
 from service.app import App, create_app
 from service.batcher import Batcher
 from service.errors import Overloaded
+from service.exchange import Exchange
 from service.keys import Door, Keys
+from service.request_log import RequestLog
 from service.scorer import Scorer
 from service.settings import Settings
 from tests.service.linear import write_bundle
@@ -123,27 +125,53 @@ def test_a_head_is_refused_where_the_queue_refuses_what_it_lets_expect(
 ) -> None:
     app = cast(App, client.app)
     monkeypatch.setattr(Batcher, "expect", lambda *_: "queue_full")
-    assert app.refusal(b"POST", b"/score", head()) is None  # nothing waits
+    assert isinstance(app.at_head(b"POST", b"/score", head()), Exchange)  # nothing waits
     monkeypatch.setattr(Batcher, "is_busy", True)
-    answer = app.refusal(b"POST", b"/score", head())
-    assert answer is not None
+    answer = app.at_head(b"POST", b"/score", head())
+    assert isinstance(answer, bytes)
     assert answer.startswith(b"HTTP/1.1 429 Too Many Requests\r\n")
     assert b"\r\nretry-after: 1\r\n" in answer
     counts = client.get("/metrics").text
     assert 'deepfm_refused_total{reason="queue_full"} 1.0' in counts
     assert 'deepfm_requests_total{route="/score",status="429"} 1.0' in counts
-    for other in ((b"GET", b"/score"), (b"POST", b"/score?version=3"), (b"POST", b"/other")):
-        assert app.refusal(*other, head()) is None
-    assert app.refusal(b"POST", b"/score", head((b"x-deadline-ms", b"soon"))) is None
 
 
-def test_no_head_is_refused_past_a_log_of_requests(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("method", "target", "headers"),
+    [
+        (b"GET", b"/score", ()),
+        (b"POST", b"/score?version=3", ()),
+        (b"POST", b"/other", ()),
+        (b"POST", b"/score", ((b"x-deadline-ms", b"soon"),)),
+        (b"POST", b"/score", ((b"content-encoding", b"gzip"),)),
+    ],
+)
+def test_what_is_more_than_a_plain_request_goes_the_long_way(
+    client: TestClient, method: bytes, target: bytes, headers: tuple[tuple[bytes, bytes], ...]
+) -> None:
+    assert cast(App, client.app).at_head(method, target, head(*headers)) is None
+
+
+@pytest.mark.parametrize("length", [b"0", b"999999999", None])
+def test_a_body_of_no_or_too_many_bytes_goes_the_long_way(
+    client: TestClient, length: bytes | None
+) -> None:
+    scope = {"headers": [(b"content-length", length)] if length else []}
+    assert cast(App, client.app).at_head(b"POST", b"/score", scope) is None
+
+
+def test_a_request_that_is_logged_goes_the_long_way(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(Batcher, "is_busy", True)
-    monkeypatch.setattr(Batcher, "expect", lambda *_: pytest.fail("it was asked"))
-    monkeypatch.setattr(client.app, "request_log", object())
-    assert cast(App, client.app).refusal(b"POST", b"/score", head()) is None
+    monkeypatch.setattr(Batcher, "expect", lambda *_: "deadline")
+    log = RequestLog(tmp_path / "log", 0.5, frozenset())
+    monkeypatch.setattr(client.app, "request_log", log)
+    scopes = [head() for _ in range(50)]
+    found = [cast(App, client.app).at_head(b"POST", b"/score", scope) for scope in scopes]
+    # Drawn once, for there is another look on the long way.
+    assert [log.chooses(scope) for scope in scopes] == [answer is None for answer in found]
+    assert 0 < found.count(None) < 50
 
 
 def test_whoever_has_no_key_is_not_refused_at_the_head_for_want_of_time(
@@ -152,15 +180,18 @@ def test_whoever_has_no_key_is_not_refused_at_the_head_for_want_of_time(
     app = cast(App, client.app)
     keys = tmp_path / "keys"
     keys.write_text("right\n")
+    monkeypatch.setattr(app, "door", Door(Keys(keys), admin_port=81))
+    for given, expected in ((b"Bearer right", Exchange), (b"Bearer wrong", type(None))):
+        found = app.at_head(b"POST", b"/score", head((b"authorization", given)))
+        assert isinstance(found, expected)
     monkeypatch.setattr(Batcher, "is_busy", True)
     monkeypatch.setattr(Batcher, "expect", lambda *_: "deadline")
-    monkeypatch.setattr(app, "door", Door(Keys(keys), admin_port=81))
     for given in (b"Bearer right", b"Bearer wrong"):
-        answer = app.refusal(b"POST", b"/score", head((b"authorization", given)))
+        answer = app.at_head(b"POST", b"/score", head((b"authorization", given)))
         assert (answer is None) == (given == b"Bearer wrong")
-    assert app.refusal(b"POST", b"/score", head()) is None
+    assert app.at_head(b"POST", b"/score", head()) is None
     elsewhere = head((b"authorization", b"Bearer right")) | {"server": ("127.0.0.1", 81)}
-    assert app.refusal(b"POST", b"/score", elsewhere) is None
+    assert app.at_head(b"POST", b"/score", elsewhere) is None
 
 
 def test_a_server_that_is_ending_is_not_ready_and_still_answers(client: TestClient) -> None:
