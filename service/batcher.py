@@ -76,6 +76,7 @@ class Batcher:
         self._was_full = False
         self._ended: float | None = None  # the run before, if another was to follow at once
         self.coming = Coming()
+        self._will_forget = False
         self._row_s = 0.0  # seconds of a row in recent full runs; 0 before the first
 
     @property
@@ -97,14 +98,15 @@ class Batcher:
         """
         excess = self._excess(rows, deadline, self.coming.rows, _SPARE_RUNS_AT_HEAD)
         if excess is None:
-            if not self.coming.rows:
+            if not self._will_forget:
+                self._will_forget = True
                 loop = asyncio.get_running_loop()
                 loop.call_soon(loop.call_soon, self._forget_coming)
             self.coming.rows += rows
         return excess
 
     def _forget_coming(self) -> None:
-        self.coming = Coming()
+        self.coming, self._will_forget = Coming(), False
 
     def admit(self, rows: int, deadline: float) -> None:
         """Refuse so many more rows where they cannot be scored in time.
@@ -189,7 +191,7 @@ class Batcher:
         client: Client = NOBODY,
         is_partial: bool = False,
     ) -> None:
-        """As `score`; the future gets the scores, or the error.
+        """As `score`, whose result and later errors the future gets; at once, if there is no row.
 
         Raises:
             Overloaded: too much waits.
@@ -210,17 +212,23 @@ class Batcher:
         self._turn = other if other.members else self._turn
         began, rows = self._clock(), 0
         self._was_full = self._turn.rows >= self._rows_per_run
-        chosen = self._take(self._turn, began)
         try:
-            rows = self._score(chosen)
+            rows = self._run_of(self._take(self._turn, began))
+        finally:  # whatever a future does with its result, the next run comes
+            self._is_scheduled = bool(self._short.members or self._long.members)
+            self._learn(rows, began)
+            if self._is_scheduled:
+                # One turn of the loop later: what arrived during this run is to be in the next.
+                loop = asyncio.get_running_loop()
+                loop.call_soon(loop.call_soon, self._run)
+
+    def _run_of(self, chosen: _Chosen) -> int:
+        """Score members together, or each alone where that fails; how many rows were together."""
+        try:
+            return self._score(chosen)
         except Exception as error:
             self._score_apart(chosen, error)
-        self._is_scheduled = bool(self._short.members or self._long.members)
-        self._learn(rows, began)
-        if self._is_scheduled:
-            # One turn of the loop later: what arrived during this run is to be in the next.
-            loop = asyncio.get_running_loop()
-            loop.call_soon(loop.call_soon, self._run)
+            return 0
 
     def _take(self, queue: Queue, now: float) -> _Chosen:
         """The first members of a queue with as many rows of each as fit into one run."""

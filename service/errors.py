@@ -169,6 +169,9 @@ def problem_answer(status: int, detail: str, problems: Sequence[Problem] = ()) -
     return status, headers, body
 
 
+CLOSE = (b"connection", b"close")
+
+
 def response_to(answer: Answer, *more: tuple[bytes, bytes]) -> bytes:
     """An answer as HTTP/1.1 sends it, with more headers."""
     status, headers, body = answer

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+import typing
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from service.batcher import Coming
 from service.errors import (
+    CLOSE,
     Answer,
     ClientGone,
     HeaderError,
@@ -29,10 +31,8 @@ from service.routes import ScoreRoute
 from service.scorer import Floats
 from service.waiting import Client
 
-_CLOSE = (b"connection", b"close")
 
-
-class Connection(Protocol):
+class Connection(typing.Protocol):
     """Where a request came from and its answer goes."""
 
     peer: Client
@@ -50,7 +50,7 @@ class Exchange:
         model: scores it.
         length: bytes of the body.
         expected: rows, by that length.
-        coming: among what they are counted, if they are.
+        coming: counts these rows until the body is whole; None where they are not counted.
         arrived: when the head was there, on the batcher's clock.
         deadline: when the answer loses its worth, on the same.
     """
@@ -63,10 +63,10 @@ class Exchange:
     arrived: float
     deadline: float
     pieces: list[bytes] = field(default_factory=list)  # of the body, as they arrive
-    ended: float = 0.0
+    completed: float = 0.0  # when the body's last byte was there
     connection: Connection = field(init=False)
     request: Prepared = field(init=False)
-    # What uvicorn's protocol asks of its cycle of request and answer, in whose place this stands.
+    # In the place of uvicorn's cycle of request and answer: what its protocol asks of one, or sets.
     scope: Scope = field(init=False)
     keep_alive: bool = True
     disconnected: bool = False
@@ -82,9 +82,9 @@ class Exchange:
         """Stand on a connection."""
         self.connection, self.scope = connection, scope
 
-    def end(self) -> None:
+    def complete(self) -> None:
         """Decode what was asked and queue it: the body is whole."""
-        self.ended = time.perf_counter()
+        self.completed = time.perf_counter()
         body = b"".join(self.pieces)
         self.pieces.clear()
         if self.coming is not None:  # from here on they wait
@@ -128,9 +128,12 @@ class Exchange:
         self.response_complete = True
         status = answer[0]
         if status != ClientGone.status:
-            more = () if self.keep_alive else (_CLOSE,)
+            more = () if self.keep_alive else (CLOSE,)
             self.connection.send(self, response_to(answer, *more))
-        self.route.observe(status, rows, self.arrived, self.ended)
+        self.route.observe(status, rows, self.arrived, self.completed)
+        # The connection holds this until its next request, or for ever if that would be a ring:
+        # it is to hold no rows, no version, and not itself.
+        self.connection = self.model = self.request = None  # type: ignore[assignment]
 
 
 def exchange_of(route: ScoreRoute, model: Model, headers: Headers) -> Exchange | bytes | None:
@@ -147,6 +150,7 @@ def exchange_of(route: ScoreRoute, model: Model, headers: Headers) -> Exchange |
     except HeaderError:  # which the long way refuses
         return None
     expected, coming = route.expected.of(length), None
+    # Before the length is looked at: whatever way it would go, it is not let in in vain.
     if model.batcher.is_busy:
         excess = model.batcher.expect(expected, deadline)
         if excess is not None:

@@ -65,7 +65,7 @@ def length_of(headers: Headers) -> int:
     """Bytes of the body as its head names them; 0 where it does not."""
     for name, value in headers:
         if name == b"content-length":
-            return int(value)
+            return int(value.lstrip(b"0") or b"0")  # the parser takes any number of zeros
     return 0
 
 

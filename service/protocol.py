@@ -25,13 +25,12 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from service.errors import problem_answer, response_to
+from service.errors import CLOSE, problem_answer, response_to
 from service.exchange import Exchange
 from service.incoming import Scope
 from service.waiting import Client
 
 MOST_PIPELINED = 256
-_CLOSE = (b"connection", b"close")
 # Takes trailers and keeps none: they were not there when the request was judged.
 _DROPPED: Any = deque(maxlen=0)
 _TOLD = {
@@ -179,7 +178,7 @@ class Protocol(HttpToolsProtocol):
         self.quiet_since = self.loop.time()
         if self.arriving is not None:
             whole, self.arriving = self.arriving, None
-            whole.end()
+            whole.complete()
         elif self.turned_away is not self.scope:
             self.scope["state"]["ended"] = time.perf_counter()
             super().on_message_complete()
@@ -335,4 +334,4 @@ class Protocol(HttpToolsProtocol):
         self.transport.close()
 
     def _write_refusal(self, status: int) -> None:
-        self.transport.write(response_to(problem_answer(status, _TOLD[status]), _CLOSE))
+        self.transport.write(response_to(problem_answer(status, _TOLD[status]), CLOSE))

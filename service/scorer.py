@@ -32,8 +32,8 @@ _CUDA_OPTIONS = {
 }
 
 
-# Threads share a run by rows, each with at least so many. Fewer are scored sooner than another
-# thread wakes up; the runtime's own threads meet behind each layer instead, which takes longer.
+# Threads share the rows of a call, each with at least so many: fewer are scored sooner than another
+# thread wakes up.
 _ROWS_OF_THREAD = 50
 
 
@@ -102,10 +102,14 @@ class Scorer:
                 parts[start] = self._run(contexts, _take(candidate, part), own - first)
 
         helpers = [self._helpers.submit(work) for _ in range(min(self._threads, len(starts)) - 1)]
-        work()
-        for helper in helpers:
-            if not helper.cancel():  # else it had not begun, and nothing is left for it
-                helper.result()
+        try:
+            work()
+        finally:
+            for _ in left:  # after an error no other part is begun
+                pass
+            for helper in helpers:
+                if not helper.cancel():  # else it had not begun, and nothing is left for it
+                    helper.result()
         logit, score = zip(*(parts[start] for start in starts), strict=True)
         return np.concatenate(logit), np.concatenate(score)
 
@@ -215,6 +219,7 @@ def _take(rows: Encoded, chosen: slice) -> Encoded:
 
 def _load_session(bundle: Bundle, provider: Provider) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
+    # The runtime's own threads sleep, or spin, between a graph's nodes and meet behind each.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
     for entry in exact_sums().items():

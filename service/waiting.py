@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+import typing
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
@@ -27,7 +27,7 @@ NOBODY = Client()
 """Stands for clients of which nothing is known: they never leave."""
 
 
-class Future(Protocol):
+class Future(typing.Protocol):
     """Gets the scores of a request, or an error; asyncio's is one."""
 
     def done(self) -> bool:

@@ -304,6 +304,46 @@ def test_what_is_expected_in_one_turn_of_the_loop_counts_together() -> None:
     assert asyncio.run(main()) == [0, 0, 1, 1]
 
 
+def test_what_is_expected_is_forgotten_with_its_turn_and_not_before() -> None:
+    found, _, _ = timed()
+
+    async def main() -> list[int]:
+        told = []
+        found.expect(2, math.inf)
+        found.coming.rows -= 2  # its body came at once
+        await asyncio.sleep(0)
+        found.expect(3, math.inf)
+        for _ in range(3):
+            told.append(found.coming.rows)
+            await asyncio.sleep(0)
+        return told
+
+    assert asyncio.run(main())[-1] == 0
+
+
+def test_a_future_that_fails_at_its_result_stops_no_other_run() -> None:
+    found, _ = batcher()
+
+    class Failing:
+        def done(self) -> bool:
+            return False
+
+        def set_result(self, _: object) -> None:
+            raise ValueError
+
+        set_exception = set_result
+
+    async def main() -> list[float]:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda *_: None)
+        found.put(rows(0), rows(1), Failing())
+        await asyncio.sleep(0)
+        logit, _ = await asyncio.wait_for(found.score(rows(0), rows(2)), 1)
+        return list(logit)
+
+    assert asyncio.run(main()) == [2]
+
+
 def test_no_rows_are_an_answer() -> None:
     found, runs = batcher()
     ((logit, _),) = asyncio.run(together(found, (rows(0), rows())))

@@ -3,77 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
-import weakref
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 
-from service.app import App, create_app
 from service.batcher import Batcher
-from service.exchange import Exchange
+from service.errors import Overloaded
 from service.routes import ScoreRoute
 from service.scorer import Scorer
-from service.settings import Settings
-from tests.service.talks import PATIENCE_S, Talk, request
+from tests.service.lines import ROW, Line, chunked, counted
+from tests.service.talks import request
 from tests.service.test_corpus import FILES
-from tests.service.test_routes import CONTEXT, ITEMS, RANK
-
-ROW = json.dumps({"instances": [CONTEXT | ITEMS[0]]}).encode()
-Act = Callable[["Line"], Awaitable[None]]
-
-
-class Line(Talk):
-    """A connection to the whole application."""
-
-    def __init__(self, service: App, **given: Any) -> None:
-        self.service = service
-        super().__init__(**given)
-
-    def at_head(self, method: bytes, target: bytes, scope: Any) -> Any:
-        return self.service.at_head(method, target, scope)
-
-    async def app(self, scope: Any, receive: Any, send: Any) -> None:
-        self.run.append(scope["path"])
-        await self.service(scope, receive, send)
-
-    @property
-    def statuses(self) -> list[int]:
-        return [status for status, _ in self.answers]
-
-
-@pytest.fixture
-def on_a_line(scorer: Scorer, bundle_path: Any) -> Callable[..., Line]:
-    """Lets a coroutine talk to the service, and returns the line when it is done."""
-
-    def run(act: Act, **given: Any) -> Line:
-        async def whole() -> Line:
-            settings = Settings(bundle=bundle_path.parent, max_body_bytes=1 << 20, max_rows=200)
-            service = create_app(settings, scorer)
-            async with service.router.lifespan_context(service):
-                line = Line(service, **given)
-                await act(line)
-                return line
-
-        return asyncio.run(whole())
-
-    return run
-
-
-def chunked(path: str, body: bytes) -> bytes:
-    """A request whose body comes in a chunk: it becomes a task."""
-    head = b"POST %b HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" % path.encode()
-    return head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
-
-
-def counted(service: App) -> Any:
-    """What was counted, without the times."""
-    told = service.telemetry
-    latency = {route: sum(one.buckets) for route, one in told.latency.items()}
-    return dict(told.requests), dict(told.rows), dict(told.warned), dict(told.refused), latency
+from tests.service.test_routes import CONTEXT, RANK
 
 
 def test_every_body_gets_what_it_gets_as_a_task(on_a_line: Callable[..., Line]) -> None:
@@ -134,60 +78,6 @@ def test_connections_that_ask_in_one_turn_share_a_run(
     assert runs == [5]
 
 
-def test_what_is_sent_behind_one_in_work_is_answered_in_its_turn(
-    on_a_line: Callable[..., Line],
-) -> None:
-    async def act(line: Line) -> None:
-        await line.say(
-            request("/score", ROW) + b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n" + request("/rank")
-        )
-
-    line = on_a_line(act)
-    assert line.statuses == [200, 200, 400]
-    assert line.answers[1][1] == b'{"status":"alive"}'
-    assert line.run == ["/healthz", "/rank"]
-
-
-def test_the_next_request_on_the_connection_goes_the_direct_way_again(
-    on_a_line: Callable[..., Line],
-) -> None:
-    async def act(line: Line) -> None:
-        for _ in range(3):
-            await line.say(request("/score", ROW), request("/score", b"{"))
-
-    line = on_a_line(act)
-    assert line.statuses == [200, 400] * 3
-    assert not line.run
-
-
-@pytest.mark.parametrize(
-    "head",
-    [
-        request("/score", ROW, b"connection: close"),
-        request("/score", ROW, b"expect: 100-continue"),
-        request("/score", ROW, b"connection: keep-alive").replace(b"HTTP/1.1", b"HTTP/1.0"),
-    ],
-    ids=["close", "continue", "http-1.0"],
-)
-def test_whoever_asks_more_of_the_connection_becomes_a_task(
-    on_a_line: Callable[..., Line], head: bytes
-) -> None:
-    line = on_a_line(lambda line: line.say(head))
-    assert line.run == ["/score"]
-    assert line.statuses[-1] == 200
-
-
-def test_whoever_does_not_read_waits_for_the_next_answer(on_a_line: Callable[..., Line]) -> None:
-    async def act(line: Line) -> None:
-        line.protocol.pause_writing()
-        await line.say(request("/score", ROW))
-        assert not line.answers
-        line.protocol.resume_writing()
-        await line.say()
-
-    assert on_a_line(act).statuses == [200]
-
-
 def test_a_failure_is_a_bare_500_and_harms_no_other(
     on_a_line: Callable[..., Line], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,60 +120,6 @@ def test_a_run_that_fails_answers_all_that_were_in_it(
     assert on_a_line(act).statuses == [500, 200]
 
 
-@pytest.mark.parametrize("kept", [40, None], ids=["half-a-body", "whole"])
-def test_a_client_that_left_is_counted_and_nothing_is_run(
-    on_a_line: Callable[..., Line], monkeypatch: pytest.MonkeyPatch, kept: int | None
-) -> None:
-    monkeypatch.setattr(Scorer, "score", lambda *_: pytest.fail("it was run"))
-    whole = request("/score", ROW)
-
-    async def act(line: Line) -> None:
-        line.protocol.data_received(whole[: len(whole) - len(ROW) + kept] if kept else whole)
-        line.protocol.connection_lost(None)
-        await line.say()
-
-    line = on_a_line(act)
-    requests, _, _, refused, _ = counted(line.service)
-    assert (requests, refused) == ({("/score", 499): 1}, {"client_gone": 1})
-    assert not line.answers
-
-
-def test_a_body_that_does_not_arrive_in_time_is_a_408(on_a_line: Callable[..., Line]) -> None:
-    async def act(line: Line) -> None:
-        await line.say(request("/score", ROW)[:-5])
-        await line.wait(2.5)
-
-    line = on_a_line(act)
-    assert (line.statuses, line.is_over) == ([408], True)
-
-
-def test_an_idle_connection_is_closed_after_its_time(on_a_line: Callable[..., Line]) -> None:
-    async def act(line: Line) -> None:
-        await line.say(request("/score", ROW))
-        await line.wait(2.5)
-
-    line = on_a_line(act, keep_alive_s=PATIENCE_S)
-    assert (line.statuses, line.is_over) == ([200], True)
-
-
-@pytest.mark.parametrize("missing", [0, 5])
-def test_an_ending_server_answers_what_has_begun_and_closes(
-    on_a_line: Callable[..., Line], missing: int
-) -> None:
-    whole = request("/score", ROW)
-    begun, rest = whole[: len(whole) - missing], whole[len(whole) - missing :]
-
-    async def act(line: Line) -> None:
-        line.protocol.data_received(begun)
-        line.protocol.server_state.default_headers = [(b"connection", b"close")]
-        line.protocol.shutdown()
-        await line.say(*[rest][: len(rest)])
-
-    line = on_a_line(act)
-    assert (line.statuses, line.is_over) == ([200], True)
-    assert b"\r\nconnection: close\r\n" in line.wire.told[0]
-
-
 def test_rows_expected_at_a_head_wait_once_their_body_is_there(
     on_a_line: Callable[..., Line], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,29 +139,62 @@ def test_rows_expected_at_a_head_wait_once_their_body_is_there(
     assert on_a_line(act).statuses == [200, 200]
 
 
-def test_an_answered_exchange_leaves_no_ring_behind(
+def test_deadline_and_wish_for_a_part_reach_the_batcher(
     on_a_line: Callable[..., Line], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The collector hardly ever comes in a server: bodies and rows are to go with the answer."""
-    left: list[Any] = []
-    begin = Exchange.begin
+    given: list[Any] = []
+    put = Batcher.put
 
-    def noting(self: Exchange, *given: Any) -> None:
-        begin(self, *given)
-        left.append(self)
+    def noting(self: Batcher, *wanted: Any) -> None:
+        given.append(wanted[3:])
+        put(self, *wanted)
 
-    monkeypatch.setattr(Exchange, "begin", noting)
-    body = json.dumps({"columns": {"item": np.arange(100).tolist()}}).encode()
+    monkeypatch.setattr(Batcher, "put", noting)
+    partial = json.dumps(RANK | {"partial": True}).encode()
 
     async def act(line: Line) -> None:
-        gc.disable()
-        try:
-            for one in (body, b"{", body):
-                await line.say(request("/score", one))
-            rows = weakref.ref(left[0].request.candidate.index)
-            left.clear()
-            assert rows() is None
-        finally:
-            gc.enable()
+        await line.say(request("/rank", partial, b"x-deadline-ms: 60000"))
+        await line.say(request("/rank", json.dumps(RANK).encode()))
+        for (deadline, client, is_partial), expected in zip(given, (True, False), strict=True):
+            assert client is line.protocol.peer
+            assert is_partial == expected
+            assert (deadline > time.perf_counter() + 50) == expected  # by default 5 s
 
-    assert on_a_line(act).statuses == [200, 400, 200]
+    line = on_a_line(act)
+    assert line.statuses == [200, 200]
+    assert [b'"scored":3' in body for _, body in line.answers] == [True, False]
+
+
+def test_what_is_too_late_when_its_turn_comes_is_a_504(
+    on_a_line: Callable[..., Line],
+) -> None:
+    async def act(line: Line) -> None:
+        line.protocol.data_received(request("/score", ROW, b"x-deadline-ms: 9"))
+        line.service.models.current.batcher._clock = lambda: time.perf_counter() + 0.01  # type: ignore[union-attr]
+        await line.say()
+
+    assert on_a_line(act).statuses == [504]
+
+
+def test_a_refusal_behind_a_slow_body_is_counted_from_its_end(
+    on_a_line: Callable[..., Line], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise Overloaded("queue_full")
+
+    monkeypatch.setattr(Batcher, "admit", refuse)
+
+    async def act(line: Line) -> None:
+        whole = request("/score", ROW)
+        line.protocol.data_received(whole[:-5])
+        await asyncio.sleep(0.03)
+        line.protocol.data_received(whole[-5:])
+
+    line = on_a_line(act)
+    assert line.statuses == [429]
+    assert line.service.telemetry.refusal_latency.sum < 0.03
+
+
+def test_a_length_may_begin_with_zeros(on_a_line: Callable[..., Line]) -> None:
+    whole = request("/score", ROW).replace(b"length: ", b"length: " + b"0" * 900)
+    assert on_a_line(lambda line: line.say(whole)).statuses == [200]

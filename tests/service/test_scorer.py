@@ -128,6 +128,10 @@ def test_a_part_that_fails_fails_the_call(bundle: Bundle) -> None:
     with pytest.raises(Exception, match="indices element out of data bounds"):
         shared.score(context, candidate, np.arange(200))
     candidate.index[150:] = candidate.index[:50]
+    candidate.index[:50] += 1 << 40  # in the caller's own part, this time
+    with pytest.raises(Exception, match="indices element out of data bounds"):
+        shared.score(context, candidate, np.arange(200))
+    candidate.index[:50] -= 1 << 40
     logit, _ = shared.score(context, candidate, np.arange(200))
     assert len(logit) == 200
 
