@@ -32,6 +32,8 @@ MOST_PROBLEMS = 20
 LARGEST_BODY_BYTES = 8000
 LONGEST_NAME = 200
 RETRY_AFTER_S = 1
+CLOSE = (b"connection", b"close")
+"""The header of a last answer."""
 Excess = Literal["queue_full", "deadline"]
 """What too much work would exceed: the most rows that may wait, or the time that is left."""
 _TOLD: Mapping[Excess, str] = {
@@ -167,9 +169,6 @@ def problem_answer(status: int, detail: str, problems: Sequence[Problem] = ()) -
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     return status, headers, body
-
-
-CLOSE = (b"connection", b"close")
 
 
 def response_to(answer: Answer, *more: tuple[bytes, bytes]) -> bytes:

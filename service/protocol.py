@@ -271,7 +271,7 @@ class Protocol(HttpToolsProtocol):
         is_last = bool(self.server_state.default_headers) or not self.parser.should_keep_alive()
         if not self._is_answered or is_last or self.expect_100_continue or self.flow.write_paused:
             return None
-        if self.parser.get_http_version() != "1.1":  # which keeps no connection unless it is told
+        if self.parser.get_http_version() != "1.1":  # 1.0 keeps only what the answer says is kept
             return None
         scope: Any = self.scope
         return self.limits.at_head(self.parser.get_method(), self.url, scope)
