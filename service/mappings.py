@@ -1,4 +1,4 @@
-"""Files of a version that are mapped into this process."""
+"""Memory of a version that goes: its mapped files, and what the C library keeps of its own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 _MAPS = Path("/proc/self/maps")
 _madvise = ctypes.CDLL(None, use_errno=True).madvise
 _madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+# Of glibc alone; called without the interpreter's lock, like all of a CDLL.
+_malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
 def release(folder: Path) -> None:
@@ -27,3 +29,13 @@ def release(folder: Path) -> None:
         if path.startswith(inside):
             begin, end = (int(address, 16) for address in place.split("-"))
             _madvise(begin, end - begin, mmap.MADV_DONTNEED)
+
+
+def trim() -> None:
+    """Give back to the system what was freed, where the C library does so on request.
+
+    It keeps whole pages for whoever asks next, in a pool of each thread: a version is loaded by a
+    thread of its own, so each one would leave some behind.
+    """
+    if _malloc_trim is not None:
+        _malloc_trim(0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,8 +54,6 @@ def load_model(settings: Settings, version: int) -> Model:
 
 
 def _load(settings: Settings, path: Path) -> Model:
-    # The structs of earlier versions' messages are cycles, and the collector hardly ever comes.
-    gc.collect()
     if not path.is_dir():
         raise BundleError(f"{path}: no such version")
     threads, rows = settings.threads_per_run, settings.rows_per_run

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import re
 import threading
 
 from service.errors import NotFound, NotReady
 from service.incoming import version_of
-from service.mappings import release
+from service.mappings import release, trim
 from service.model import Model
 from service.second import Second
 
@@ -83,8 +84,11 @@ class Models:
 
 def _let_go(model: Model) -> None:
     """Drop a version beside the event loop, which would stand still for as long as that takes."""
-    threading.Thread(target=_release, args=(model,), name="release", daemon=True).start()
+    threading.Thread(target=_release, args=([model],), name="release", daemon=True).start()
 
 
-def _release(model: Model) -> None:
-    release(model.scorer.bundle.path)
+def _release(held: list[Model]) -> None:
+    """Drop what is held, which nothing else holds unless a request still waits for it."""
+    release(held.pop().scorer.bundle.path)
+    gc.collect()  # the structs of its messages are cycles, and the collector hardly ever comes
+    trim()

@@ -86,8 +86,8 @@ def _favour_the_loop() -> None:
     """Keep the collector and other threads from holding up the event loop.
 
     A large body makes thousands of short-lived tuples, and so would make the collector run.
-    Requests leave hardly a cycle behind, and what versions leave is collected when the next one
-    loads; with Python's own thresholds the collector took a tenth of a /rank of 1,000 candidates.
+    Requests leave hardly a cycle behind, and what versions leave is collected when they are let
+    go; with Python's own thresholds the collector took a tenth of a /rank of 1,000 candidates.
     What is there now is not looked at again: a whole collection holds the interpreter.
 
     A thread that loads a version gives the interpreter back once the loop has waited for so long;
