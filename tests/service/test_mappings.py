@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from service.mappings import release
+from service import mappings
+from service.mappings import release, trim
 
 SMAPS = Path("/proc/self/smaps")
 SIZE = 1 << 20
@@ -42,3 +43,19 @@ def test_a_folder_is_found_behind_a_link(tmp_path: Path) -> None:
     with mapped(file):
         release(tmp_path / "link")
         assert resident_kb(file) == 0
+
+
+@pytest.mark.skipif(mappings._malloc_trim is None, reason="only glibc gives back what is asked for")
+def test_what_was_freed_is_given_back_though_something_above_it_stays() -> None:
+    blocks = [bytes(10_000) for _ in range(5_000)]
+    last = blocks.pop()
+    blocks.clear()
+    held = anonymous_kb()
+    trim()
+    assert held - anonymous_kb() > 30_000
+    assert len(last) == 10_000
+
+
+def anonymous_kb() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("RssAnon:")).split()[1])

@@ -45,9 +45,10 @@ def test_a_switch_changes_what_is_picked_in_one_step(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not MAPS.exists(), reason="maps are Linux's to tell")
 def test_a_version_that_was_switched_from_is_freed_and_its_files_unmapped(
-    bundle_path: Path, tmp_path: Path
+    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By counting references alone: the collector is off, and rests in a server anyway."""
+    """By counting references alone: nothing is collected."""
+    monkeypatch.setattr("service.models.gc.collect", lambda: 0)
     # A copy, because other tests map the original.
     bundle_path = Path(shutil.copytree(bundle_path, tmp_path / "tiny" / bundle_path.name))
     models, folder = Models(), bundle_path.parent
@@ -64,5 +65,22 @@ def test_a_version_that_was_switched_from_is_freed_and_its_files_unmapped(
         del first
         wait_for(lambda: [one() for one in held] == [None] * len(held))
         assert str(bundle_path) not in MAPS.read_text()
+    finally:
+        gc.enable()
+
+
+def test_what_the_messages_of_a_version_leave_is_collected_when_it_is_let_go(
+    tmp_path: Path,
+) -> None:
+    bundles = [write_bundle(tmp_path / "m" / str(number)) for number in (1, 2)]
+    first, second = (load_model(settings_of(one.parent), int(one.name)) for one in bundles)
+    models = Models()
+    struct = weakref.ref(first.score_decoder._messages.body)
+    gc.disable()
+    try:
+        models.switch(first)
+        del first
+        models.switch(second)
+        wait_for(lambda: struct() is None)
     finally:
         gc.enable()
