@@ -89,6 +89,8 @@ def _let_go(model: Model) -> None:
 
 def _release(held: list[Model]) -> None:
     """Drop what is held, which nothing else holds unless a request still waits for it."""
-    release(held.pop().scorer.bundle.path)
+    model = held.pop()
+    release(model.scorer.bundle.path)  # first: then dropping it takes no time
+    del model
     gc.collect()  # the structs of its messages are cycles, and the collector hardly ever comes
     trim()

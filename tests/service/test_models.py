@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import shutil
+import time
 import weakref
 from pathlib import Path
 
@@ -67,6 +68,26 @@ def test_a_version_that_was_switched_from_is_freed_and_its_files_unmapped(
         assert str(bundle_path) not in MAPS.read_text()
     finally:
         gc.enable()
+
+
+def test_pages_are_given_back_before_a_version_is_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dropping it unmaps them, which holds the interpreter for as long as there are pages."""
+    bundles = [write_bundle(tmp_path / "m" / str(number)) for number in (1, 2)]
+    first, second = (load_model(settings_of(one.parent), int(one.name)) for one in bundles)
+    models, held, found = Models(), weakref.ref(first), []
+
+    def release(_: Path) -> None:
+        time.sleep(0.05)  # by then whoever switched holds it no more
+        found.append(held() is not None)
+
+    monkeypatch.setattr("service.models.release", release)
+    models.switch(first)
+    del first
+    models.switch(second)
+    wait_for(lambda: held() is None)
+    assert found == [True]
 
 
 def test_what_the_messages_of_a_version_leave_is_collected_when_it_is_let_go(
